@@ -1,0 +1,1 @@
+"""The process `llm-worker-rbee`: holds one loaded model, generates and streams."""
