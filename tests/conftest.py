@@ -1,0 +1,26 @@
+"""For every test: anyio on asyncio, and a blocking call of ours inside an event loop is a failure.
+
+A time-out per test and warnings as errors come from `[tool.pytest]` in pyproject.toml.
+"""
+
+from collections.abc import Generator
+
+import pytest
+from blockbuster import blockbuster_ctx
+
+_OURS = ["llm_worker_rbee", "queen_rbee", "rbee_hive", "rbee_keeper", "rbee_shared"]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _no_blocking(request: pytest.FixtureRequest) -> Generator[None, None, None]:
+    """Calls that come from our packages only: a test itself may read a file where it likes."""
+    if request.node.get_closest_marker("allow_blocking"):
+        yield
+        return
+    with blockbuster_ctx(_OURS):
+        yield
