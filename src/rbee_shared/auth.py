@@ -1,0 +1,69 @@
+"""The cluster's token: one file, made on first start, readable by its owner only."""
+
+import hmac
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from rbee_shared.errors import ForbiddenError, InvalidApiKeyError, MissingApiKeyError
+from rbee_shared.ids import new_secret
+
+_PRIVATE_FILE = 0o600
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def read_token(path: Path) -> str:
+    """The token in `path`.
+
+    Raises:
+        MissingApiKeyError: there is no such file, or it is empty.
+        ForbiddenError: others than its owner can read it.
+    """
+    try:
+        mode = path.stat().st_mode
+        token = path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        raise MissingApiKeyError(f"there is no token file at {path}") from None
+    except PermissionError:
+        raise ForbiddenError(f"the token file {path} cannot be read by this user") from None
+    if mode & _OTHERS:
+        raise ForbiddenError(f"the token file {path} can be read by others", hint=f"chmod 600 {path}")
+    if not token:
+        raise MissingApiKeyError(f"the token file {path} is empty", hint=f"Remove {path}: a new one is made at start.")
+    return token
+
+
+def read_or_make_token(path: Path) -> str:
+    """The token in `path`, made first if there is none. Safe for two programs that start at once."""
+    if not path.exists():
+        draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE_FILE)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(new_secret() + "\n")
+            _link_unless_there(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+    return read_token(path)
+
+
+def _link_unless_there(draft: Path, path: Path) -> None:
+    try:
+        path.hardlink_to(draft)  # unlike rename this never replaces a token that another program just made
+    except FileExistsError:
+        return
+
+
+def require_bearer(header: str | None, expected: str) -> None:
+    """Compare an Authorization header with the expected token, in constant time.
+
+    Raises:
+        MissingApiKeyError: no bearer token was sent.
+        InvalidApiKeyError: another one was.
+    """
+    scheme, _, sent = (header or "").partition(" ")
+    if scheme.lower() != "bearer" or not sent.strip():
+        raise MissingApiKeyError("this route wants a token")
+    if not hmac.compare_digest(sent.strip().encode(), expected.encode()):
+        raise InvalidApiKeyError("that token is not this cluster's")

@@ -1,0 +1,318 @@
+"""A daemon that this process has started: a block that hands it its secrets, reads its narration, and stops it.
+
+Built on `subprocess.Popen` rather than on the event loop's own child support, which kills a child whose transport is
+collected: a keeper that leaves must not take the queen with it. Spawn from the main thread (`parent_death`).
+"""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from rbee_shared.errors import NoCapacityError, RbeeError, RequestTimeoutError, error_from_body
+from rbee_shared.handshake import Handshake
+from rbee_shared.narration import Narration
+from rbee_shared.redaction import redact
+
+_LOG = logging.getLogger("rbee.child")
+_MAX_LINE_BYTES = 64 * 1024
+_READ_BYTES = 64 * 1024
+_EXIT_POLL_S = 0.02
+_KILL_WAIT_S = 5.0
+_LAST_WORDS_LINES = 50
+_LAST_WORDS_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to start. `stderr` is the file that its standard error goes to: it outlives both processes."""
+
+    argv: Sequence[str]
+    stderr: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Listening:
+    """What a daemon says when it has bound its port."""
+
+    url: str
+    instance: str
+
+
+class Child:
+    """A running daemon. Made by `running`."""
+
+    def __init__(self, command: Command, popen: "subprocess.Popen[bytes]", hear: Callable[[Narration], None]) -> None:
+        self.name = Path(command.argv[0]).name if command.argv else "?"
+        self._command = command
+        self._popen = popen
+        self._hear = hear
+        self._heard = 0
+        self._changed = anyio.Event()
+        self._ended = anyio.Event()
+        self.listening: Listening | None = None
+        self.failure: RbeeError | None = None
+        self.lines_lost = 0
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """As `subprocess` has it: negative is a signal; None while it runs."""
+        return self._popen.poll()
+
+    async def wait_listening(self, timeout_s: float) -> Listening:
+        """Wait until it has bound its port.
+
+        Raises:
+            RbeeError: its own error, if it said one before it died.
+            NoCapacityError: it died without a word.
+            RequestTimeoutError: it did neither in time.
+        """
+        with anyio.move_on_after(timeout_s):
+            while self.listening is None and not self._ended.is_set():
+                await self._next_change()
+            if self.listening is None:
+                raise self.death()
+            return self.listening
+        raise RequestTimeoutError(f"{self._name()} did not start within {timeout_s:.0f} s", details=self._post_mortem())
+
+    async def wait_heard(self, lines: int, timeout_s: float) -> None:
+        """Wait until `lines` lines of its narration have arrived; give up quietly after `timeout_s`."""
+        with anyio.move_on_after(timeout_s):
+            while self._heard < lines and not self._ended.is_set():
+                await self._next_change()
+
+    async def wait_exit(self) -> int:
+        """Wait until it is dead and all it said has been heard; its return code."""
+        await self._ended.wait()
+        return self._popen.wait()
+
+    def death(self) -> RbeeError:
+        """Why it died: its own error if it said one."""
+        if self.failure is not None:
+            return self.failure
+        return NoCapacityError(
+            f"{self._name()} died at start-up ({describe_exit(self.returncode)})",
+            hint=f"Its last words are in {self._command.stderr}.",
+            details=self._post_mortem(),
+        )
+
+    def last_words(self) -> list[str]:
+        """The end of its standard error, secrets redacted."""
+        try:
+            with self._command.stderr.open("rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - _LAST_WORDS_BYTES))
+                text = file.read().decode(errors="replace")
+        except OSError:
+            return []
+        return [redact(line) for line in text.splitlines()[-_LAST_WORDS_LINES:]]
+
+    def close_stdin(self) -> None:
+        """End of file on its stdin: to the child this is the parent's death."""
+        if self._popen.stdin is not None and not self._popen.stdin.closed:
+            self._popen.stdin.close()
+
+    async def stop(self, grace_s: float) -> None:
+        """End of file, then TERM, then KILL to the whole group. Returns when it is dead; harmless when it already is."""
+        self.close_stdin()
+        if not await self._exited_within(grace_s):
+            self._signal_group(signal.SIGTERM)
+            if not await self._exited_within(grace_s):
+                _LOG.warning("%s (pid %d) does not stop: killing it", self._name(), self.pid)
+                self._signal_group(signal.SIGKILL)
+                await self._exited_within(_KILL_WAIT_S)
+
+    async def terminate(self, grace_s: float) -> None:
+        """TERM, then KILL: for a child that has been asked in its own way already."""
+        self._signal_group(signal.SIGTERM)
+        if not await self._exited_within(grace_s):
+            self._signal_group(signal.SIGKILL)
+            await self._exited_within(_KILL_WAIT_S)
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        if self._popen.poll() is None:  # not reaped yet, so the group's number is still its own
+            os.killpg(self._popen.pid, number)
+
+    async def _exited_within(self, seconds: float) -> bool:
+        with anyio.move_on_after(seconds):
+            await self._until_exit()
+        return self._popen.poll() is not None
+
+    async def _until_exit(self) -> None:
+        if sys.platform == "linux" and self._popen.poll() is None:
+            descriptor = os.pidfd_open(self._popen.pid)
+            try:
+                await anyio.wait_readable(descriptor)
+            finally:
+                os.close(descriptor)
+        while self._popen.poll() is None:  # noqa: ASYNC110 - there is no event for it on macOS
+            await anyio.sleep(_EXIT_POLL_S)
+
+    async def _pump(self) -> None:
+        """Read its stdout for its whole life: an undrained pipe would stop it."""
+        stdout = self._popen.stdout
+        assert stdout is not None
+        lines = _LineSplitter()
+        os.set_blocking(stdout.fileno(), False)
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._end_when_dead, group.cancel_scope)
+            while chunk := await _read(stdout.fileno()):
+                for line in lines.feed(chunk):
+                    self._take(line)
+            await self._until_exit()
+            group.cancel_scope.cancel()
+        for line in lines.feed(_drained(stdout.fileno()) + b"\n"):
+            self._take(line)
+        self._ended.set()
+        self._change()
+
+    async def _end_when_dead(self, scope: anyio.CancelScope) -> None:
+        """A grandchild may hold the pipe open: the child's own death ends the reading."""
+        await self._until_exit()
+        await anyio.sleep(_EXIT_POLL_S)
+        scope.cancel()
+
+    def _take(self, line: bytes) -> None:
+        if not line:
+            return
+        try:
+            record = json.loads(line)
+            kind, number = record["type"], int(record["n"])
+        except (ValueError, KeyError, TypeError):
+            self.lines_lost += 1
+            _LOG.warning("%s said something that is no record: %r", self._name(), line[:200])
+            return
+        if kind == "narration":
+            self._hear(Narration.from_dict(record))
+        elif kind == "listening":
+            self.listening = Listening(str(record.get("url")), str(record.get("instance")))
+        elif kind == "failed":
+            self.failure = error_from_body(record.get("error") or {})
+        self._heard = max(self._heard, number)
+        self._change()
+
+    def _change(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def _next_change(self) -> None:
+        await self._changed.wait()
+
+    def _name(self) -> str:
+        module = next((arg for arg in self._command.argv if arg.endswith(("rbee", "rbee_hive"))), self.name)
+        return module.replace("_", "-")
+
+    def _post_mortem(self) -> dict[str, Any]:
+        return {"log": str(self._command.stderr), "last_words": self.last_words()[-5:]}
+
+
+@asynccontextmanager
+async def running(
+    command: Command,
+    handshake: Handshake,
+    hear: Callable[[Narration], None],
+    *,
+    stop_grace_s: float | None,
+) -> AsyncGenerator[Child]:
+    """Start `command` in a session of its own, give it `handshake`, and stop it on leaving.
+
+    `stop_grace_s` None leaves it running: it only loses this process's end of its stdin.
+    """
+    child = Child(command, _spawn(command), hear)
+    try:
+        _hand_over(child._popen, handshake)  # noqa: SLF001 - same module, made two lines above
+        async with anyio.create_task_group() as group:
+            group.start_soon(child._pump)  # noqa: SLF001
+            try:
+                yield child
+            finally:
+                with anyio.CancelScope(shield=True):  # our own cancellation must not leak a live child
+                    if stop_grace_s is not None:
+                        await child.stop(stop_grace_s)
+                        with anyio.move_on_after(1):
+                            await child._ended.wait()  # noqa: SLF001 - its last lines
+                group.cancel_scope.cancel()
+    finally:
+        child.close_stdin()
+        if child._popen.stdout is not None:  # noqa: SLF001
+            child._popen.stdout.close()  # noqa: SLF001
+
+
+def _spawn(command: Command) -> "subprocess.Popen[bytes]":
+    with command.stderr.open("ab") as stderr:
+        return subprocess.Popen(  # noqa: S603 - argv is built by our own code, never by a shell
+            list(command.argv),
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **command.env},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            start_new_session=True,  # Ctrl+C in the terminal is the keeper's alone
+            bufsize=0,
+        )
+
+
+def _hand_over(popen: "subprocess.Popen[bytes]", handshake: Handshake) -> None:
+    assert popen.stdin is not None
+    try:
+        popen.stdin.write(handshake.line())  # far below a pipe's capacity: does not block
+    except BrokenPipeError:
+        _LOG.debug("pid %d died before its handshake", popen.pid)  # whoever waits for it is told why
+
+
+async def _read(descriptor: int) -> bytes:
+    """The next bytes of a non-blocking descriptor; empty at its end."""
+    while True:
+        await anyio.wait_readable(descriptor)
+        try:
+            return os.read(descriptor, _READ_BYTES)
+        except BlockingIOError:
+            continue
+
+
+def _drained(descriptor: int) -> bytes:
+    """What a dead child left in the pipe."""
+    chunks: deque[bytes] = deque()
+    try:
+        while chunk := os.read(descriptor, _READ_BYTES):
+            chunks.append(chunk)
+    except BlockingIOError:
+        _LOG.debug("somebody else still holds the pipe open")
+    return b"".join(chunks)
+
+
+class _LineSplitter:
+    """Lines out of chunks. A line beyond the bound is cut there, and what follows the next newline is in step again."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        lines = (self._rest + chunk).split(b"\n")
+        self._rest = lines.pop()[:_MAX_LINE_BYTES]
+        return [line[:_MAX_LINE_BYTES] for line in lines]
+
+
+def describe_exit(returncode: int | None) -> str:
+    """`exit 3`, `killed by SIGSEGV`."""
+    if returncode is None:
+        return "still running"
+    if returncode >= 0:
+        return f"exit {returncode}"
+    try:
+        return f"killed by {signal.Signals(-returncode).name}"
+    except ValueError:
+        return f"killed by signal {-returncode}"

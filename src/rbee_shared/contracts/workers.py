@@ -1,0 +1,110 @@
+"""Workers as the hive tells of them: its own records, and the orders it takes."""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from rbee_shared.contracts.base import Wire
+from rbee_shared.contracts.tasks import Backend
+
+
+class WorkerState(StrEnum):
+    """`starting` → `loading` → `idle` ⇄ `busy` → `draining` → `stopped`, and `failed` from anywhere."""
+
+    STARTING = "starting"
+    LOADING = "loading"
+    IDLE = "idle"
+    BUSY = "busy"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class SpawnRequest(Wire):
+    """`POST /v1/workers/spawn`. The same `request_id` twice is one worker."""
+
+    model: str | None = Field(default=None, min_length=1, max_length=1024)
+    model_ref: str | None = Field(default=None, min_length=1, max_length=1024)
+    backend: Backend | None = None
+    device: int | str | None = None
+    n_ctx: int | None = Field(default=None, ge=1, le=1_048_576, description="Context in tokens; default: the model's.")
+    slots: int | None = Field(default=None, ge=1, le=256)
+    port_hint: int | None = Field(default=None, ge=1, le=65_535)
+    request_id: str | None = Field(default=None, min_length=1, max_length=128)
+
+
+class WorkerRecord(Wire):
+    """The hive's lifecycle view of one worker. Times are UNIX seconds."""
+
+    id: str
+    url: str | None
+    model_ref: str
+    backend: str
+    device: str
+    state: WorkerState
+    pid: int | None
+    started_at: float
+    restart_count: int = 0
+    failed_health_checks: int = 0
+    last_heartbeat: float | None = None
+    last_activity: float
+    slots_total: int = 1
+    slots_busy: int = 0
+    memory_bytes: int | None = None
+    api_key: str | None = Field(default=None, description="For the queen only: never shown to people.")
+    error: dict[str, Any] | None = Field(default=None, description="Why it failed.")
+
+
+class WorkerList(Wire):
+    """`GET /v1/workers/list`."""
+
+    workers: tuple[WorkerRecord, ...]
+
+
+class SpawnAnswer(Wire):
+    """202, or 201 with `?wait=ready`."""
+
+    worker_id: str
+    state: WorkerState
+    url: str | None = None
+
+
+class WorkerReady(Wire):
+    """A worker to its hive, and the hive to its queen: this worker has decoded a token."""
+
+    worker_id: str
+    url: str
+    model_ref: str
+    backend: str
+    device: int | str
+    narrated: int = Field(default=0, description="Lines the sender had said by then: read them first.")
+
+
+class WorkerHeartbeat(Wire):
+    """A worker to its hive, every 2 s."""
+
+    worker_id: str
+    state: WorkerState
+    url: str | None = None
+    slots_total: int = 1
+    slots_busy: int = 0
+    rss_bytes: int | None = None
+    last_activity: float | None = None
+    narrated: int = 0
+    load_done: int | None = Field(default=None, description="Per mille of the load, while loading.")
+
+
+class WorkerView(Wire):
+    """The queen's routing view of one worker."""
+
+    id: str
+    url: str | None
+    model_ref: str
+    backend: str
+    device: str
+    state: WorkerState
+    node_name: str
+    slots_total: int
+    slots_available: int
+    vram_bytes: int | None

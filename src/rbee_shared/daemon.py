@@ -1,0 +1,178 @@
+"""A daemon's life: set up, one async body, and one way to stop that everything which may end it goes through.
+
+Signals, the parent's end-of-file, a lease and `POST /shutdown` all do the same thing: they call `Stopping.request`.
+What follows (which streams end first, who is told) is the daemon's own body.
+"""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import anyio
+
+from rbee_shared.clocks import Clocks
+from rbee_shared.errors import DiskFullError, InternalError, RbeeError
+from rbee_shared.handshake import Handshake, read_handshake
+from rbee_shared.ids import new_instance_id
+from rbee_shared.lease import Lease
+from rbee_shared.logs import log_to_file, log_to_stderr
+from rbee_shared.narration_hub import NarrationHub
+from rbee_shared.paths import Home
+from rbee_shared.settings import read_config
+
+_LOG = logging.getLogger("rbee.daemon")
+EXIT_FAILED = 1
+
+
+@dataclass
+class Stopping:
+    """The decision that this daemon stops. The first request decides how; later ones change nothing."""
+
+    requested: anyio.Event = field(default_factory=anyio.Event)
+    reason: str = ""
+    abrupt: bool = False
+    cascade: bool = True
+    correlation_id: str | None = None
+
+    def request(
+        self, reason: str, *, abrupt: bool = False, cascade: bool = True, correlation_id: str | None = None
+    ) -> None:
+        """Stop. `abrupt`: nobody is left to wait for, so running work is dropped instead of drained."""
+        if not self.requested.is_set():
+            _LOG.info("stopping: %s", reason)
+            self.reason, self.abrupt = reason, abrupt
+            self.cascade, self.correlation_id = cascade, correlation_id
+            self.requested.set()
+
+    @property
+    def is_requested(self) -> bool:
+        return self.requested.is_set()
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """What every daemon has from its start."""
+
+    program: str
+    home: Home
+    clocks: Clocks
+    hub: NarrationHub
+    handshake: Handshake | None
+    stopping: Stopping
+    instance: str = field(default_factory=new_instance_id)
+
+
+def run_daemon(
+    program: str,
+    body: Callable[[Daemon], Awaitable[None]],
+    *,
+    with_parent: bool,
+    logs_to_stderr: bool = False,
+    use_uvloop: bool = False,
+) -> int:
+    """Run `body` until it returns; its exit status. Errors are told to the parent, or printed for the operator."""
+    hub = NarrationHub(has_parent=with_parent)
+    try:
+        home, clocks = _prepare(program, logs_to_stderr=logs_to_stderr)
+        handshake = read_handshake(clocks.handshake_s) if with_parent else None
+
+        async def live() -> None:
+            daemon = Daemon(program, home, clocks, hub, handshake, Stopping())
+            await _guarded(daemon, body)
+
+        anyio.run(live, backend_options={"use_uvloop": use_uvloop and _has_uvloop()})
+    except* RbeeError as group:
+        return _report(hub, program, _first(group), with_parent=with_parent)
+    except* Exception as group:
+        _LOG.exception("%s failed", program)
+        cause = _first(group)
+        error = InternalError(f"{program} failed: {type(cause).__name__}: {cause}")
+        return _report(hub, program, error, with_parent=with_parent)
+    finally:
+        hub.close()
+    return 0
+
+
+def _prepare(program: str, *, logs_to_stderr: bool) -> tuple[Home, Clocks]:
+    try:
+        home = Home.from_environment().ensure()
+        if logs_to_stderr:
+            log_to_stderr()
+        else:
+            log_to_file(home.logs / f"{program}.log")
+    except OSError as error:
+        raise DiskFullError(f"cannot write below {Home.from_environment().root}: {error.strerror}") from None
+    return home, Clocks.load(read_config(home.config).get("clocks", {}))
+
+
+async def _guarded(daemon: Daemon, body: Callable[[Daemon], Awaitable[None]]) -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(_watch_signals, daemon.stopping)
+        if daemon.handshake is not None:
+            group.start_soon(_watch_parent, daemon.stopping, daemon.handshake)
+        await body(daemon)
+        group.cancel_scope.cancel()
+
+
+async def _watch_signals(stopping: Stopping) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async for number in signals:
+            if stopping.is_requested and number == signal.SIGINT:
+                os._exit(128 + number)  # the operator insists; children follow by end-of-file and PDEATHSIG
+            stopping.request(f"received {signal.Signals(number).name}")
+
+
+async def _watch_parent(stopping: Stopping, handshake: Handshake) -> None:
+    """An ephemeral queen's spawner holds her only like any other keeper: her holds decide, not this pipe."""
+    if handshake.ephemeral:
+        return
+    if not handshake.parent_alive:
+        stopping.request("the parent was gone before we were up", abrupt=True)
+        return
+    await _end_of_file(0)
+    stopping.request("the parent is gone", abrupt=True)
+
+
+async def _end_of_file(descriptor: int) -> None:
+    os.set_blocking(descriptor, False)
+    while True:
+        await anyio.wait_readable(descriptor)
+        try:
+            if not os.read(descriptor, 4096):
+                return
+        except BlockingIOError:
+            continue
+
+
+async def watch_lease(lease: Lease, stopping: Stopping, whose: str) -> None:
+    """Stop this daemon when its lease runs out."""
+    await lease.expired()
+    stopping.request(f"{whose} has not answered for {lease.seconds or 0:.0f} s", abrupt=True)
+
+
+def _report(hub: NarrationHub, program: str, error: RbeeError, *, with_parent: bool) -> int:
+    _LOG.error("%s (%s)", error.message, error.code)
+    if with_parent:
+        hub.announce("failed", error=error.body())
+    else:
+        print(f"{program}: error: {error.message} ({error.code})\n  next: {error.hint}", file=sys.stderr)
+    return EXIT_FAILED
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> RbeeError:
+    """The first single exception of a group."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error  # type: ignore[return-value]
+
+
+def _has_uvloop() -> bool:
+    try:
+        import uvloop  # noqa: F401, PLC0415 - where it does not install, asyncio's own loop does the same, slower
+    except ImportError:
+        return False
+    return True

@@ -1,0 +1,219 @@
+"""What every daemon's HTTP app shares: error answers, correlation ids, bounded bodies, JSON bodies, route guards.
+
+Plain ASGI middleware only: `BaseHTTPMiddleware` would sit in the path of every stream.
+"""
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import anyio
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rbee_shared.auth import require_bearer
+from rbee_shared.errors import (
+    AllSlotsBusyError,
+    HostNotAllowedError,
+    InternalError,
+    InvalidRequestError,
+    MethodNotAllowedError,
+    NotFoundError,
+    PayloadTooLargeError,
+    QueueFullError,
+    RbeeError,
+    RequestTimeoutError,
+)
+from rbee_shared.http_client import CORRELATION_HEADER
+from rbee_shared.ids import is_safe_id, new_correlation_id
+from rbee_shared.narration import correlation_id
+
+_LOG = logging.getLogger("rbee.http")
+MAX_BODY_BYTES = 1024 * 1024
+_RETRY_AFTER_S = {QueueFullError: 5, AllSlotsBusyError: 1}
+_LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def new_app(title: str, version: str, *, source: str, body_s: float) -> FastAPI:
+    """An app without routes that answers errors in rbee's form. `source` names this daemon in them."""
+    app = FastAPI(title=title, version=version, docs_url=None, redoc_url=None)
+    app.state.source = source
+    app.add_exception_handler(RbeeError, _answer_error)
+    app.add_exception_handler(HTTPException, _answer_http_exception)
+    app.add_exception_handler(Exception, _answer_unforeseen)
+    app.add_middleware(_RequestBounds, body_s=body_s)
+    app.add_middleware(_Correlation)
+    return app
+
+
+def error_response(error: RbeeError, source: str) -> JSONResponse:
+    """The HTTP answer for an error."""
+    body = {**error.body(), "correlation_id": correlation_id.get(), "source": error.source or source}
+    retry_after = _RETRY_AFTER_S.get(type(error))
+    headers = {"Retry-After": str(retry_after)} if retry_after else None
+    return JSONResponse({"error": body}, status_code=error.http_status, headers=headers)
+
+
+def _answer_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RbeeError)
+    return error_response(error, request.app.state.source)
+
+
+def _answer_http_exception(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    where = f"{request.method} {request.scope['path']}"
+    known: dict[int, RbeeError] = {
+        404: NotFoundError(f"there is no route {where}"),
+        405: MethodNotAllowedError(f"{where}: not with this method"),
+    }
+    return _answer_error(request, known.get(error.status_code) or InvalidRequestError(f"{where}: {error.detail}"))
+
+
+def _answer_unforeseen(request: Request, error: Exception) -> JSONResponse:
+    _LOG.error("unforeseen failure in %s", request.scope["path"], exc_info=error)
+    return _answer_error(request, InternalError(f"{type(error).__name__} in {request.scope['path']}"))
+
+
+class _Correlation:
+    """Takes the caller's correlation id or makes one; returns it; everything below narrates and logs it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        sent = Headers(scope=scope).get(CORRELATION_HEADER, "")
+        current = sent if is_safe_id(sent) else new_correlation_id()
+        correlation_id.set(current)  # each request runs in a task, and so in a context, of its own
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (CORRELATION_HEADER.lower().encode(), current.encode())]
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+class _RequestBounds:
+    """A body is at most 1 MiB and arrives within `body_s`."""
+
+    def __init__(self, app: ASGIApp, body_s: float) -> None:
+        self._app = app
+        self._body_s = body_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        deadline = anyio.current_time() + self._body_s
+        size, complete = 0, False
+
+        async def receive_bounded() -> Message:
+            nonlocal size, complete
+            if complete:
+                return await receive()
+            with anyio.move_on_after(max(0.0, deadline - anyio.current_time())):
+                message = await receive()
+                size += len(message.get("body", b""))
+                complete = not message.get("more_body", False)
+                if size > MAX_BODY_BYTES:
+                    raise PayloadTooLargeError("the request's body is larger than 1 MiB")
+                return message
+            raise RequestTimeoutError(f"the request's body did not arrive within {self._body_s:.0f} s")
+
+        declared = Headers(scope=scope).get("content-length", "0")
+        if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
+            response = error_response(
+                PayloadTooLargeError(f"the request's body has {declared} bytes, at most {MAX_BODY_BYTES} are taken"),
+                scope["app"].state.source if "app" in scope else "rbee",
+            )
+            response.headers["Connection"] = "close"
+            await response(scope, receive, send)
+            return
+        await self._app(scope, receive_bounded, send)
+
+
+def json_body(model: type[ModelT]) -> Callable[[Request], Awaitable[ModelT]]:
+    """A dependency that reads `model` from the body, whatever Content-Type curl put on it.
+
+    Raises:
+        InvalidRequestError: the body is not JSON, or has wrong values; all of them stand in `details.errors`.
+    """
+
+    async def read(request: Request) -> ModelT:
+        return parse_body(model, await request.body())
+
+    return read
+
+
+def parse_body(model: type[ModelT], data: bytes) -> ModelT:
+    """Read `model` from JSON bytes; see `json_body`."""
+    try:
+        return model.model_validate(json.loads(data))
+    except ValidationError as error:
+        raise invalid_request(error) from None
+    except (ValueError, RecursionError) as error:
+        fault = {"field": "", "constraint": "json", "message": str(error)}
+        raise InvalidRequestError("the body is not JSON", details={"errors": [fault]}) from None
+
+
+def invalid_request(error: ValidationError) -> InvalidRequestError:
+    """All faults of a request in one error."""
+    faults: list[dict[str, Any]] = [
+        {
+            "field": ".".join(str(part) for part in fault["loc"]) or "(body)",
+            "constraint": fault["type"],
+            "message": fault["msg"].removeprefix("Value error, "),
+        }
+        for fault in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+    text = "; ".join(f"{fault['field']}: {fault['message']}" for fault in faults)
+    return InvalidRequestError(text, details={"errors": faults})
+
+
+def token_guard(token: str) -> Callable[[Request], Awaitable[None]]:
+    """A dependency: the request carries the cluster's token."""
+
+    async def guard(request: Request) -> None:
+        require_bearer(request.headers.get("authorization"), token)
+
+    return guard
+
+
+def local_guard(
+    token: str, allowed_hosts: Iterable[str], *, open_to_loopback: bool
+) -> Callable[[Request], Awaitable[None]]:
+    """A dependency: a program on this machine (not a page in its browser), or anyone with the token.
+
+    A browser sends the name it was given as Host, and the page's own address as Origin: both must be ours.
+    """
+    hosts = _LOCAL_HOSTS | {host.lower() for host in allowed_hosts}
+
+    async def guard(request: Request) -> None:
+        if not open_to_loopback or "authorization" in request.headers:
+            require_bearer(request.headers.get("authorization"), token)
+            return
+        _require_host(request.headers.get("host", ""), hosts)
+        if origin := request.headers.get("origin"):
+            _require_host(urlsplit(origin).netloc, hosts)
+
+    return guard
+
+
+def _require_host(netloc: str, hosts: frozenset[str]) -> None:
+    try:
+        host = (urlsplit(f"//{netloc}").hostname or "").lower()
+    except ValueError:
+        host = ""
+    if host not in hosts:
+        raise HostNotAllowedError(f"{netloc or 'an empty host'!r} is not a host this daemon answers to")

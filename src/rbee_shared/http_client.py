@@ -1,0 +1,82 @@
+"""Control calls between the programs: JSON in, JSON out, every failure an `RbeeError`, every wait bounded.
+
+The token path does not come through here: see `queen_rbee.relay`.
+"""
+
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+
+from rbee_shared.errors import BadPeerError, RbeeError, RequestTimeoutError, error_from_body
+from rbee_shared.narration import correlation_id
+
+CORRELATION_HEADER = "X-Correlation-Id"
+
+
+@asynccontextmanager
+async def http_client(*, connect_s: float = 5.0, call_s: float | None = 10.0) -> AsyncGenerator[httpx2.AsyncClient]:
+    """A client that ignores proxy variables: an `HTTP_PROXY` must never see a loopback token.
+
+    `call_s`: the longest silence while an answer is read; None for streams.
+    """
+    timeout = httpx2.Timeout(call_s, connect=connect_s, pool=connect_s)
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=16)
+    # verify=False skips loading the CA bundle (94 ms); nothing here speaks https
+    async with httpx2.AsyncClient(timeout=timeout, limits=limits, trust_env=False, verify=False) as client:
+        yield client
+
+
+def bearer(token: str | None) -> dict[str, str]:
+    """Headers that carry the token and the user's correlation id."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    if current := correlation_id.get():
+        headers[CORRELATION_HEADER] = current
+    return headers
+
+
+async def call(
+    client: httpx2.AsyncClient,
+    method: str,
+    url: str,
+    *,
+    token: str | None = None,
+    body: Mapping[str, Any] | None = None,
+    params: Mapping[str, Any] | None = None,
+    unreachable: type[RbeeError] = RbeeError,
+) -> dict[str, Any]:
+    """Call a peer and return its JSON object; `{}` for 204.
+
+    Raises:
+        RbeeError: the peer's own error, rebuilt; `unreachable` when it cannot be connected to; `RequestTimeoutError`
+            when it connects and does not answer; `BadPeerError` when what comes back is not ours.
+    """
+    try:
+        response = await client.request(method, url, headers=bearer(token), json=body, params=params)
+    except httpx2.ConnectTimeout:
+        raise unreachable(f"{url}: no connection in time") from None
+    except httpx2.TimeoutException:
+        raise RequestTimeoutError(f"{method} {url}: no answer in time") from None
+    except (httpx2.TransportError, OSError) as error:
+        raise unreachable(f"{url}: {error or type(error).__name__}") from None
+    return read_answer(response.status_code, response.content, what=f"{method} {url}")
+
+
+def read_answer(status: int, content: bytes, *, what: str) -> dict[str, Any]:
+    """The JSON object of an answer, or the error that it carries."""
+    if status == httpx2.codes.NO_CONTENT:
+        return {}
+    try:
+        value = json.loads(content)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise BadPeerError(f"{what}: answered {status} without a JSON object")
+    error = value.get("error")
+    if status >= httpx2.codes.BAD_REQUEST:
+        if isinstance(error, dict):
+            raise error_from_body(error)
+        raise BadPeerError(f"{what}: answered {status}")
+    return value

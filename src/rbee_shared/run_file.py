@@ -1,0 +1,73 @@
+"""How programs find each other: `run/<hostname>/<program>.json`, written after bind, removed on exit.
+
+The lock beside it is held for a daemon's whole life, so a file without its lock holder is a leftover of a killed
+daemon and is never believed; pid and start time together identify the process, since pids are reused.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+_PRIVATE_FILE = 0o600
+
+
+@dataclass(frozen=True)
+class RunningDaemon:
+    """A daemon that says it runs here."""
+
+    url: str
+    pid: int
+    create_time: float
+    instance: str
+
+    @property
+    def alive(self) -> bool:
+        """Whether the very process that wrote this still runs."""
+        try:
+            return abs(psutil.Process(self.pid).create_time() - self.create_time) < 1
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            return False
+
+
+def read_run_file(path: Path) -> RunningDaemon | None:
+    """The daemon that `path` names if it is still alive, else None."""
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        daemon = RunningDaemon(str(facts["url"]), int(facts["pid"]), float(facts["create_time"]), facts["instance"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return daemon if daemon.alive else None
+
+
+@contextmanager
+def run_file(path: Path, *, url: str, instance: str) -> Generator[None]:
+    """Publish this process as the one that serves `url`; withdrawn on leaving."""
+    me = psutil.Process()
+    daemon = RunningDaemon(url, me.pid, me.create_time(), instance)
+    draft = path.with_name(f"{path.name}.{me.pid}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE_FILE)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(asdict(daemon), file)
+    draft.replace(path)
+    try:
+        yield
+    finally:
+        if (current := read_run_file(path)) is None or current.instance == instance:
+            path.unlink(missing_ok=True)
+
+
+def try_lock(path: Path) -> int | None:
+    """Take the lock file without waiting: a descriptor to close with `os.close`, or None when another process has it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE_FILE)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor

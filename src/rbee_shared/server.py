@@ -1,0 +1,140 @@
+"""The HTTP server of every daemon: bound before anything else, with the limits that uvicorn does not have.
+
+uvicorn's own signal handling and lifespan are not used: a daemon's lifetimes are blocks around `serving`.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import psutil
+import uvicorn
+from h11 import IDLE
+from starlette.types import ASGIApp
+from uvicorn.config import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from rbee_shared.errors import PortInUseError
+
+_LOG = logging.getLogger("rbee.server")
+_MAX_HEADER_BYTES = 64 * 1024
+_BACKLOG = 2048
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening TCP socket; port 0 lets the system choose.
+
+    Raises:
+        PortInUseError: another program holds the port; the message names it and its pid.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno in {errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL}:
+            raise PortInUseError(_why_not(host, port, error), details={"port": port}) from None
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """The base URL at which a bound socket answers from this machine."""
+    host, port = listener.getsockname()[:2]
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def port_holder(port: int) -> str | None:
+    """`name (pid N)` of the program that listens on `port`, where this user may know it."""
+    try:
+        connections = psutil.net_connections("tcp")
+    except psutil.AccessDenied:
+        return None
+    for connection in connections:
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            try:
+                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+            except psutil.NoSuchProcess:
+                return None
+    return None
+
+
+def _why_not(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} is held by {port_holder(port) or 'another program (of another user)'}"
+    return f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}"
+
+
+class BoundedH11Protocol(H11Protocol):
+    """h11 (which bounds the size of a header), plus a deadline: a client that drips its header is hung up on."""
+
+    header_s = 10.0
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._arm()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is IDLE and self.conn.trailing_data[0]:
+            self._arm()
+        elif self.conn.their_state is not IDLE:
+            self._disarm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def _arm(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(self.header_s, self._give_up)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _give_up(self) -> None:
+        self._deadline = None
+        if not self.transport.is_closing():
+            _LOG.info("a client sent no complete request within %.0f s: hanging up", self.header_s)
+            self.transport.close()
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp, listener: socket.socket, *, header_s: float, drain_s: float) -> AsyncGenerator[None]:
+    """Serve `app` on `listener` for the length of the block; open streams get `drain_s` to end after it."""
+    protocol = type("Protocol", (BoundedH11Protocol,), {"header_s": header_s})
+    config = Config(
+        app,
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        loop="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+        timeout_graceful_shutdown=max(1, round(drain_s)),
+        timeout_keep_alive=30,
+    )
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup(sockets=[listener])
+    try:
+        yield
+    finally:
+        await server.shutdown(sockets=[listener])
