@@ -127,7 +127,7 @@ class Child:
             self._popen.stdin.close()
 
     async def stop(self, grace_s: float) -> None:
-        """End of file, then TERM, then KILL to the whole group. Returns when it is dead; harmless when it already is."""
+        """End of file, then TERM, then KILL to its whole group. Returns when it is dead; harmless if it already is."""
         self.close_stdin()
         if not await self._exited_within(grace_s):
             self._signal_group(signal.SIGTERM)

@@ -84,13 +84,8 @@ def run_daemon(
             await _guarded(daemon, body)
 
         anyio.run(live, backend_options={"use_uvloop": use_uvloop and _has_uvloop()})
-    except* RbeeError as group:
-        return _report(hub, program, _first(group), with_parent=with_parent)
-    except* Exception as group:
-        _LOG.exception("%s failed", program)
-        cause = _first(group)
-        error = InternalError(f"{program} failed: {type(cause).__name__}: {cause}")
-        return _report(hub, program, error, with_parent=with_parent)
+    except Exception as error:  # noqa: BLE001 - the last resort: said and logged, never swallowed
+        return _report(hub, program, _as_rbee_error(program, error), with_parent=with_parent)
     finally:
         hub.close()
     return 0
@@ -132,11 +127,12 @@ async def _watch_parent(stopping: Stopping, handshake: Handshake) -> None:
     if not handshake.parent_alive:
         stopping.request("the parent was gone before we were up", abrupt=True)
         return
-    await _end_of_file(0)
+    await end_of_file(0)
     stopping.request("the parent is gone", abrupt=True)
 
 
-async def _end_of_file(descriptor: int) -> None:
+async def end_of_file(descriptor: int) -> None:
+    """Return when the other end of the pipe `descriptor` is closed; anything that comes through it is ignored."""
     os.set_blocking(descriptor, False)
     while True:
         await anyio.wait_readable(descriptor)
@@ -158,16 +154,19 @@ def _report(hub: NarrationHub, program: str, error: RbeeError, *, with_parent: b
     if with_parent:
         hub.announce("failed", error=error.body())
     else:
-        print(f"{program}: error: {error.message} ({error.code})\n  next: {error.hint}", file=sys.stderr)
+        sys.stderr.write(f"{program}: error: {error.message} ({error.code})\n  next: {error.hint}\n")
     return EXIT_FAILED
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> RbeeError:
-    """The first single exception of a group."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error  # type: ignore[return-value]
+def _as_rbee_error(program: str, error: Exception) -> RbeeError:
+    """`error` itself, or the first error of a group of them."""
+    first: BaseException = error
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    if isinstance(first, RbeeError):
+        return first
+    _LOG.error("%s failed", program, exc_info=error)
+    return InternalError(f"{program} failed: {type(first).__name__}: {first}")
 
 
 def _has_uvloop() -> bool:

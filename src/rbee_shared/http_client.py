@@ -37,7 +37,7 @@ def bearer(token: str | None) -> dict[str, str]:
     return headers
 
 
-async def call(
+async def call(  # noqa: PLR0913 - a request has these parts
     client: httpx2.AsyncClient,
     method: str,
     url: str,
@@ -60,7 +60,7 @@ async def call(
     except httpx2.TimeoutException:
         raise RequestTimeoutError(f"{method} {url}: no answer in time") from None
     except (httpx2.TransportError, OSError) as error:
-        raise unreachable(f"{url}: {error or type(error).__name__}") from None
+        raise unreachable(f"{url}: {str(error) or type(error).__name__}") from None
     return read_answer(response.status_code, response.content, what=f"{method} {url}")
 
 

@@ -5,6 +5,8 @@ import logging.handlers
 import sys
 from pathlib import Path
 
+from typing_extensions import override
+
 from rbee_shared.redaction import redact
 
 _MAX_BYTES = 5_000_000
@@ -13,6 +15,7 @@ _PRIVATE_FILE = 0o600
 
 
 class _Redacting(logging.Formatter):
+    @override
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))
 

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from typing_extensions import override
+
 from rbee_shared.errors import InvalidRequestError
 
 Provider = Literal["builtin", "file", "hf", "id"]
@@ -19,6 +21,7 @@ class ModelRef:
     provider: Provider
     reference: str
 
+    @override
     def __str__(self) -> str:
         return self.reference if self.provider == "id" else f"{self.provider}:{self.reference}"
 

@@ -5,7 +5,8 @@ import re
 
 _SECRET = re.compile(
     r"""(?ix)
-    (?P<name> authorization\s*[:=]\s*"?\s*bearer\s+ | bearer\s+ | (?:api[_-]?key|token|secret|password)["']?\s*[:=]\s*["']? )
+    (?P<name> authorization\s*[:=]\s*"?\s*bearer\s+ | bearer\s+
+            | (?:api[_-]?key|token|secret|password)["']?\s*[:=]\s*["']? )
     (?P<value> [A-Za-z0-9._~+/=-]{16,} )
     """
 )

@@ -63,7 +63,7 @@ def run_file(path: Path, *, url: str, instance: str) -> Generator[None]:
 
 
 def try_lock(path: Path) -> int | None:
-    """Take the lock file without waiting: a descriptor to close with `os.close`, or None when another process has it."""
+    """Take the lock without waiting: a descriptor to close with `os.close`, or None when another process has it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE_FILE)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -15,6 +15,7 @@ import psutil
 import uvicorn
 from h11 import IDLE
 from starlette.types import ASGIApp
+from typing_extensions import override
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -42,7 +43,7 @@ def bind(host: str, port: int) -> socket.socket:
         if error.errno in {errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL}:
             raise PortInUseError(_why_not(host, port, error), details={"port": port}) from None
         raise
-    listener.setblocking(False)
+    listener.setblocking(False)  # noqa: FBT003 - the library takes it by position
     return listener
 
 
@@ -61,7 +62,7 @@ def port_holder(port: int) -> str | None:
     except psutil.AccessDenied:
         return None
     for connection in connections:
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+        if connection.status == psutil.CONN_LISTEN and connection.pid and connection.laddr[1:] == (port,):
             try:
                 return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
             except psutil.NoSuchProcess:
@@ -81,10 +82,12 @@ class BoundedH11Protocol(H11Protocol):
     header_s = 10.0
     _deadline: asyncio.TimerHandle | None = None
 
+    @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._arm()
 
+    @override
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.conn.their_state is IDLE and self.conn.trailing_data[0]:
@@ -92,6 +95,7 @@ class BoundedH11Protocol(H11Protocol):
         elif self.conn.their_state is not IDLE:
             self._disarm()
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         super().connection_lost(exc)

@@ -84,7 +84,12 @@ class FrameSplitter:
         return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
+_TOKEN_PREFIX = b"event: token\ndata: "
+
+
 def _parse(block: bytes) -> Frame | None:
+    if block.startswith(_TOKEN_PREFIX) and block.count(b"\n") == 1:  # the hot path: no line is looked at
+        return Frame("token", block[len(_TOKEN_PREFIX) :], None, block + b"\n\n")
     event, data, id_ = "message", [], None
     for line in block.split(b"\n"):
         name, _, value = line.partition(b":")

@@ -1,22 +1,44 @@
 """The response that carries an event stream: bytes as they are, never cached or buffered on the way."""
 
+import logging
 from collections.abc import AsyncIterable
 
+import anyio
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
+from starlette.types import Message, Send
+from typing_extensions import override
 
-from rbee_shared.errors import InvalidRequestError
+from rbee_shared.errors import ClientTooSlowError, InvalidRequestError
+
+_LOG = logging.getLogger("rbee.http")
 
 
 class EventStream(StreamingResponse):
-    """`text/event-stream`. When the client hangs up the iterator is cancelled at once."""
+    """`text/event-stream`. A client that hangs up, or takes nothing for `slow_client_s`, ends the iterator at once."""
 
-    def __init__(self, content: AsyncIterable[bytes], headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, content: AsyncIterable[bytes], *, slow_client_s: float, headers: dict[str, str] | None = None
+    ) -> None:
         super().__init__(
             content,
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", **(headers or {})},
         )
+        self._slow_client_s = slow_client_s
+
+    @override
+    async def stream_response(self, send: Send) -> None:
+        async def bounded_send(message: Message) -> None:
+            with anyio.fail_after(self._slow_client_s):
+                await send(message)
+
+        try:
+            await super().stream_response(bounded_send)
+        except TimeoutError:
+            # its buffers are full, so it cannot be told; the log is the only place left
+            error = ClientTooSlowError(f"a reader took nothing for {self._slow_client_s:.0f} s: its stream was closed")
+            _LOG.warning("%s (%s)", error.message, error.code)
 
 
 def last_event_id(request: Request) -> int:

@@ -99,7 +99,7 @@ class ErrorEvent(Wire):
     message: str
     hint: str
     retryable: bool
-    details: dict[str, Any] = {}
+    details: dict[str, Any] = Field(default_factory=dict)
 
 
 TaskEvent = Annotated[

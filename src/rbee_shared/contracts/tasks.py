@@ -1,4 +1,4 @@
-"""A task: one inference, from submit to end. `POST /v2/tasks` takes it; the worker's `/execute` takes the part it needs."""
+"""A task: one inference, from submit to end. `/v2/tasks` takes it; a worker's `/execute` takes the part it needs."""
 
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
