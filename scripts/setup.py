@@ -155,8 +155,10 @@ def install_libraries(*, with_tools: bool) -> None:
     """All that is locked but the engine, which is compiled with some of it."""
     but_engine = VENV / "libraries.lock"
     but_engine.write_text((ROOT / "requirements-worker.lock").read_text().replace(locked_requirement(ENGINE), ""))
-    locks = ["requirements-build.lock", str(but_engine), *(["requirements-dev.lock"] if with_tools else [])]
-    pip("Installing the libraries", "--require-hashes", *(argument for lock in locks for argument in ("-r", lock)))
+    locked = ("--require-hashes", "--no-build-isolation", "--use-pep517")  # isolation would fetch what is not locked
+    pip("Installing the build tools", *locked, "-r", "requirements-build.lock")
+    locks = [str(but_engine), *(["requirements-dev.lock"] if with_tools else [])]
+    pip("Installing the libraries", *locked, *(argument for lock in locks for argument in ("-r", lock)))
 
 
 def pip(title: str, *arguments: str) -> None:
@@ -250,7 +252,9 @@ def sha256(path: Path) -> str:
 
 
 def install_engine(kept: Path) -> None:
-    """From the cache if it is there and loads, else compiled now."""
+    """Kept as it is if it loads, else from the cache, else compiled now."""
+    if engine_loads():
+        return
     kept.parent.mkdir(parents=True, exist_ok=True)
     with only_one(kept.with_name(f"{kept.name}.lock"), "Another checkout is compiling llama.cpp; it"):
         if is_intact(kept):
