@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from rbee_shared.clocks import Clocks
+from rbee_shared.config_file import read_config
 from rbee_shared.errors import DiskFullError, InternalError, RbeeError
 from rbee_shared.handshake import Handshake, read_handshake
 from rbee_shared.ids import new_instance_id
@@ -21,7 +22,6 @@ from rbee_shared.lease import Lease
 from rbee_shared.logs import log_to_file, log_to_stderr
 from rbee_shared.narration_hub import NarrationHub
 from rbee_shared.paths import Home
-from rbee_shared.settings import read_config
 
 _LOG = logging.getLogger("rbee.daemon")
 EXIT_FAILED = 1

@@ -6,7 +6,7 @@ Plain ASGI middleware only: `BaseHTTPMiddleware` would sit in the path of every 
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import anyio
@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rbee_shared.auth import require_bearer
+from rbee_shared.contracts.faults import invalid_request
 from rbee_shared.errors import (
     AllSlotsBusyError,
     HostNotAllowedError,
@@ -30,7 +31,7 @@ from rbee_shared.errors import (
     RbeeError,
     RequestTimeoutError,
 )
-from rbee_shared.http_client import CORRELATION_HEADER
+from rbee_shared.http_wire import CORRELATION_HEADER
 from rbee_shared.ids import is_safe_id, new_correlation_id
 from rbee_shared.narration import correlation_id
 
@@ -165,20 +166,6 @@ def parse_body(model: type[ModelT], data: bytes) -> ModelT:
     except (ValueError, RecursionError) as error:
         fault = {"field": "", "constraint": "json", "message": str(error)}
         raise InvalidRequestError("the body is not JSON", details={"errors": [fault]}) from None
-
-
-def invalid_request(error: ValidationError) -> InvalidRequestError:
-    """All faults of a request in one error."""
-    faults: list[dict[str, Any]] = [
-        {
-            "field": ".".join(str(part) for part in fault["loc"]) or "(body)",
-            "constraint": fault["type"],
-            "message": fault["msg"].removeprefix("Value error, "),
-        }
-        for fault in error.errors(include_url=False, include_context=False, include_input=False)
-    ]
-    text = "; ".join(f"{fault['field']}: {fault['message']}" for fault in faults)
-    return InvalidRequestError(text, details={"errors": faults})
 
 
 def token_guard(token: str) -> Callable[[Request], Awaitable[None]]:

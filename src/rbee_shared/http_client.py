@@ -3,17 +3,16 @@
 The token path does not come through here: see `queen_rbee.relay`.
 """
 
-import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx2
 
-from rbee_shared.errors import BadPeerError, RbeeError, RequestTimeoutError, error_from_body
-from rbee_shared.narration import correlation_id
+from rbee_shared.errors import RbeeError, RequestTimeoutError
+from rbee_shared.http_wire import CORRELATION_HEADER, bearer, read_answer
 
-CORRELATION_HEADER = "X-Correlation-Id"
+__all__ = ["CORRELATION_HEADER", "bearer", "call", "http_client", "read_answer"]
 
 
 @asynccontextmanager
@@ -27,14 +26,6 @@ async def http_client(*, connect_s: float = 5.0, call_s: float | None = 10.0) ->
     # verify=False skips loading the CA bundle (94 ms); nothing here speaks https
     async with httpx2.AsyncClient(timeout=timeout, limits=limits, trust_env=False, verify=False) as client:
         yield client
-
-
-def bearer(token: str | None) -> dict[str, str]:
-    """Headers that carry the token and the user's correlation id."""
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    if current := correlation_id.get():
-        headers[CORRELATION_HEADER] = current
-    return headers
 
 
 async def call(  # noqa: PLR0913 - a request has these parts
@@ -62,21 +53,3 @@ async def call(  # noqa: PLR0913 - a request has these parts
     except (httpx2.TransportError, OSError) as error:
         raise unreachable(f"{url}: {str(error) or type(error).__name__}") from None
     return read_answer(response.status_code, response.content, what=f"{method} {url}")
-
-
-def read_answer(status: int, content: bytes, *, what: str) -> dict[str, Any]:
-    """The JSON object of an answer, or the error that it carries."""
-    if status == httpx2.codes.NO_CONTENT:
-        return {}
-    try:
-        value = json.loads(content)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise BadPeerError(f"{what}: answered {status} without a JSON object")
-    error = value.get("error")
-    if status >= httpx2.codes.BAD_REQUEST:
-        if isinstance(error, dict):
-            raise error_from_body(error)
-        raise BadPeerError(f"{what}: answered {status}")
-    return value

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import psutil
-
 _PRIVATE_FILE = 0o600
 
 
@@ -29,6 +27,8 @@ class RunningDaemon:
     @property
     def alive(self) -> bool:
         """Whether the very process that wrote this still runs."""
+        import psutil  # noqa: PLC0415 - 30 ms that a keeper which finds its queen awake does not pay
+
         try:
             return abs(psutil.Process(self.pid).create_time() - self.create_time) < 1
         except (psutil.NoSuchProcess, psutil.AccessDenied):
@@ -37,17 +37,24 @@ class RunningDaemon:
 
 def read_run_file(path: Path) -> RunningDaemon | None:
     """The daemon that `path` names if it is still alive, else None."""
+    daemon = claimed_daemon(path)
+    return daemon if daemon is not None and daemon.alive else None
+
+
+def claimed_daemon(path: Path) -> RunningDaemon | None:
+    """The daemon that `path` names, dead or alive: for who is about to ask it for its `instance` anyway."""
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        daemon = RunningDaemon(str(facts["url"]), int(facts["pid"]), float(facts["create_time"]), facts["instance"])
+        return RunningDaemon(str(facts["url"]), int(facts["pid"]), float(facts["create_time"]), str(facts["instance"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return daemon if daemon.alive else None
 
 
 @contextmanager
 def run_file(path: Path, *, url: str, instance: str) -> Generator[None]:
     """Publish this process as the one that serves `url`; withdrawn on leaving."""
+    import psutil  # noqa: PLC0415 - as above
+
     me = psutil.Process()
     daemon = RunningDaemon(url, me.pid, me.create_time(), instance)
     draft = path.with_name(f"{path.name}.{me.pid}")

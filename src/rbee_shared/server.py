@@ -11,7 +11,6 @@ import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-import psutil
 import uvicorn
 from h11 import IDLE
 from starlette.types import ASGIApp
@@ -20,6 +19,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rbee_shared.errors import PortInUseError
+from rbee_shared.port_holder import port_holder
 
 _LOG = logging.getLogger("rbee.server")
 _MAX_HEADER_BYTES = 64 * 1024
@@ -53,21 +53,6 @@ def url_of(listener: socket.socket) -> str:
     if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
         host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def port_holder(port: int) -> str | None:
-    """`name (pid N)` of the program that listens on `port`, where this user may know it."""
-    try:
-        connections = psutil.net_connections("tcp")
-    except psutil.AccessDenied:
-        return None
-    for connection in connections:
-        if connection.status == psutil.CONN_LISTEN and connection.pid and connection.laddr[1:] == (port,):
-            try:
-                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
-            except psutil.NoSuchProcess:
-                return None
-    return None
 
 
 def _why_not(host: str, port: int, error: OSError) -> str:

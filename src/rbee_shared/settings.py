@@ -5,7 +5,6 @@ The file is `~/.rbee/config.toml` with one table per program (`[queen]`, `[hive]
 """
 
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -13,9 +12,8 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from rbee_shared.config_file import read_config
 from rbee_shared.errors import InvalidRequestError
-
-TABLES = frozenset({"keeper", "queen", "hive", "worker", "clocks"})
 
 
 class DaemonSettings(BaseSettings):
@@ -46,24 +44,3 @@ def load_settings(cls: type[SettingsT], *, flags: Mapping[str, Any], config: Pat
         raise InvalidRequestError(
             f"{cls.table} settings: {faults}", hint=f"Correct the flag, the {prefix}… variable or {config}."
         ) from None
-
-
-def read_config(config: Path) -> dict[str, dict[str, Any]]:
-    """The tables of config.toml; empty when there is no such file.
-
-    Raises:
-        InvalidRequestError: it is not TOML, or has a table that no program reads.
-    """
-    if not config.exists():
-        return {}
-    try:
-        tables = tomllib.loads(config.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequestError(f"{config} is not valid TOML: {error}") from None
-    unknown = sorted(name for name, table in tables.items() if name not in TABLES or not isinstance(table, dict))
-    if unknown:
-        raise InvalidRequestError(
-            f"{config} has entries that no program reads: {', '.join(unknown)}",
-            hint=f"The tables are {', '.join(sorted(TABLES))}.",
-        )
-    return tables
