@@ -91,6 +91,10 @@ class EventLog:
         finally:
             self.readers -= 1
 
+    def everything(self) -> bytes:
+        """All frames that are kept."""
+        return b"".join(frame for _, frame in self._frames)
+
     def require_kept(self, after: int) -> None:
         """Raise `EventsGoneError` unless every token and end after number `after` is still here."""
         if after < self._horizon:

@@ -17,7 +17,6 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rbee_shared.auth import require_bearer
 from rbee_shared.contracts.faults import invalid_request
 from rbee_shared.errors import (
     AllSlotsBusyError,
@@ -168,33 +167,18 @@ def parse_body(model: type[ModelT], data: bytes) -> ModelT:
         raise InvalidRequestError("the body is not JSON", details={"errors": [fault]}) from None
 
 
-def token_guard(token: str) -> Callable[[Request], Awaitable[None]]:
-    """A dependency: the request carries the cluster's token."""
-
-    async def guard(request: Request) -> None:
-        require_bearer(request.headers.get("authorization"), token)
-
-    return guard
-
-
-def local_guard(
-    token: str, allowed_hosts: Iterable[str], *, open_to_loopback: bool
-) -> Callable[[Request], Awaitable[None]]:
-    """A dependency: a program on this machine (not a page in its browser), or anyone with the token.
+def require_local_host(headers: Headers, allowed_hosts: Iterable[str]) -> None:
+    """Refuse a page in a browser of this machine that reaches for us under another name.
 
     A browser sends the name it was given as Host, and the page's own address as Origin: both must be ours.
+
+    Raises:
+        HostNotAllowedError: one of them is not.
     """
     hosts = _LOCAL_HOSTS | {host.lower() for host in allowed_hosts}
-
-    async def guard(request: Request) -> None:
-        if not open_to_loopback or "authorization" in request.headers:
-            require_bearer(request.headers.get("authorization"), token)
-            return
-        _require_host(request.headers.get("host", ""), hosts)
-        if origin := request.headers.get("origin"):
-            _require_host(urlsplit(origin).netloc, hosts)
-
-    return guard
+    _require_host(headers.get("host", ""), hosts)
+    if origin := headers.get("origin"):
+        _require_host(urlsplit(origin).netloc, hosts)
 
 
 def _require_host(netloc: str, hosts: frozenset[str]) -> None:

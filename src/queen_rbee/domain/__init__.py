@@ -1,1 +1,1 @@
-"""Decisions: synchronous functions of frozen facts. No input or output, no clock, no random number."""
+"""The queen's decisions: pure functions of frozen facts. No I/O, no clock, no randomness."""

@@ -9,6 +9,9 @@ from rbee_shared.contracts.base import Wire
 from rbee_shared.contracts.workers import WorkerRecord
 
 
+Transport = Literal["local", "ssh", "http"]
+
+
 class NodeState(StrEnum):
     """`unknown` → `starting` → `online` → `suspect` → `offline`; `draining` on its way out."""
 
@@ -93,7 +96,7 @@ class NodeView(Wire):
     """`GET /v2/nodes`. `last_seen_ms` is UNIX time."""
 
     name: str
-    transport: Literal["local", "ssh", "http"]
+    transport: Transport
     state: NodeState
     url: str | None = None
     version: str | None = None

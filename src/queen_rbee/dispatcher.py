@@ -1,0 +1,192 @@
+"""One task from submit to end: find its hive, its place and its worker, relay the answer, give the slot back.
+
+Every way out goes through `Task.complete` or `Task.fail`, so each stream has exactly one last event.
+"""
+
+import logging
+from dataclasses import dataclass
+
+import anyio
+from anyio.abc import TaskGroup
+
+from queen_rbee.domain.admission import admit
+from queen_rbee.domain.facts import Wish
+from queen_rbee.domain.scheduler import UseWorker
+from queen_rbee.hive_lifecycle import LOCAL_NODE, HiveLifecycle
+from queen_rbee.matchmaker import Matchmaker
+from queen_rbee.settings import QueenSettings
+from queen_rbee.task import Task
+from queen_rbee.task_registry import TaskRegistry
+from queen_rbee.worker_client import WorkerClient
+from queen_rbee.worker_starter import WorkerStarter
+from rbee_shared.clocks import Clocks
+from rbee_shared.contracts.tasks import TaskRequest, TaskState
+from rbee_shared.errors import (
+    CancelledTaskError,
+    InternalError,
+    NodeNotFoundError,
+    NotSupportedError,
+    RbeeError,
+    ShuttingDownError,
+    WorkerCrashedError,
+)
+from rbee_shared.model_ref import parse_model_ref
+from rbee_shared.narration import Narrator, Sink, correlation_id
+from rbee_shared.units import format_seconds
+
+_LOG = logging.getLogger("rbee.queen.dispatcher")
+_SILENCE_CHECKS = 4
+_CANCEL_GRACE_S = 2.0
+
+
+@dataclass
+class Dispatcher:
+    """Takes tasks and sees each through. `group` is where they run."""
+
+    settings: QueenSettings
+    clocks: Clocks
+    tasks: TaskRegistry
+    matchmaker: Matchmaker
+    lifecycle: HiveLifecycle
+    starter: WorkerStarter
+    worker: WorkerClient
+    publish: Sink
+    group: TaskGroup
+    closed: bool = False
+
+    def submit(self, request: TaskRequest, *, attached: bool, trusted: bool) -> Task:
+        """Admit a task and start on it. `trusted`: the caller showed the cluster's token.
+
+        Raises:
+            ShuttingDownError, NotSupportedError, NodeNotFoundError, InvalidRequestError, QueueFullError: refused.
+        """
+        if self.closed:
+            raise ShuttingDownError("the queen is shutting down")
+        wish = _wish_of(request)
+        admit(
+            wish.model_ref,
+            self.tasks.waiting_models(),
+            per_model=self.settings.queue_per_model,
+            in_all=self.settings.queue_in_all,
+        )
+        correlation = correlation_id.get() or ""
+        task = Task(request, wish, correlation=correlation, sink=self.publish, attached=attached)
+        self.tasks.add(task)
+        if request.unknown_fields:
+            names = ", ".join(request.unknown_fields)
+            task.narrator.tell("unknown_fields", f"ignoring unknown fields: {names}", cute="🤷", level="warning")
+        self.group.start_soon(self._run, task, trusted)
+        return task
+
+    def cancel(self, task: Task, why: str) -> None:
+        """End a task early; harmless when it has ended. `task.finished` says when its last event is written."""
+        if task.is_finished or task.cancel_requested:
+            return
+        task.cancel_requested = True
+        task.narrator.tell("cancel", f"cancelling: {why}", cute="✋")
+        if task.has_started and task.worker_id is not None:
+            # asked this way the worker says how far it came; it stops within one token
+            self.group.start_soon(self._cancel_on_worker, task)
+        else:
+            task.scope.cancel()
+
+    async def _cancel_on_worker(self, task: Task) -> None:
+        record = self.matchmaker.workers.get(task.worker_id or "")
+        with anyio.move_on_after(_CANCEL_GRACE_S):
+            try:
+                if record is not None:
+                    await self.worker.cancel(record, task.id)
+                await task.finished.wait()
+            except RbeeError as error:
+                _LOG.info("the worker of %s does not take the cancel: %s", task.id, error)
+        task.scope.cancel()
+
+    def abandon_waiting(self) -> None:
+        """Shutting down: take nothing new, fail what has not begun; what runs is drained by the workers."""
+        self.closed = True
+        for task in list(self.tasks.unfinished()):
+            if not task.has_started:
+                self.give_up(task)
+
+    def give_up(self, task: Task) -> None:
+        """Shutting down, and the drain is over: end a task that still runs."""
+        task.fail(ShuttingDownError("the queen shut down before the answer was complete"))
+        task.scope.cancel()
+
+    async def _run(self, task: Task, trusted: bool) -> None:  # noqa: FBT001 - start_soon passes by position
+        correlation_id.set(task.correlation_id)
+        with task.scope:
+            try:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self._break_silence, task)
+                    await self._serve(task, trusted=trusted)
+                    group.cancel_scope.cancel()
+            except* RbeeError as errors:
+                task.fail(_first(errors))
+            except* Exception as errors:  # noqa: BLE001 - the queen must live on; it is told and logged
+                _LOG.exception("task %s failed", task.id)
+                task.fail(InternalError(f"the queen failed: {_first_of_any(errors)!r}"))
+        if not task.is_finished:
+            task.fail(CancelledTaskError("the task was cancelled"))
+
+    async def _serve(self, task: Task, *, trusted: bool) -> None:
+        tell = task.narrator
+        task.enter(TaskState.PREPARING, "preparing")
+        entry = await self.lifecycle.ensure(task.wish.node, tell, task.now)
+        await self.starter.require_model(entry, task, trusted=trusted)
+        placement = await self.matchmaker.placement(task)
+        try:
+            task.receipt = {"node": task.wish.node, "reason": placement.reason}
+            if isinstance(placement, UseWorker):
+                worker_id, decision = placement.worker_id, "use_worker"
+            else:
+                worker_id, decision = await self.starter.start(entry, task, placement), "start_worker"
+            task.worker_id = worker_id
+            task.receipt |= {"decision": decision, "worker_id": worker_id}
+            await self._execute(task, worker_id, tell)
+        finally:
+            self.matchmaker.workers.release(task.id)
+
+    async def _execute(self, task: Task, worker_id: str, tell: Narrator) -> None:
+        record = self.matchmaker.workers.get(worker_id)
+        if record is None or record.url is None or record.api_key is None:
+            raise self.matchmaker.workers.failure_of(worker_id) or WorkerCrashedError(f"worker {worker_id} is gone")
+        task.receipt |= {"device": record.device, "backend": record.backend}
+        tell.tell("execute", "connection to worker established; starting inference", cute="🚀")
+        task.now("waiting for the first token")
+        await self.worker.execute(task, record, task.wish.node)
+
+    async def _break_silence(self, task: Task) -> None:
+        """Nobody waits two seconds without being told what for."""
+        while not task.is_finished:
+            await anyio.sleep(self.clocks.silence_s / _SILENCE_CHECKS)
+            now = anyio.current_time()
+            if now - task.log.appended_at_s >= self.clocks.silence_s * (1 - 1 / _SILENCE_CHECKS):
+                elapsed = format_seconds(now - task.doing_since_s)
+                task.narrator.tell("still_waiting", f"still {task.doing} ({elapsed})", cute="⏳")
+
+
+def _wish_of(request: TaskRequest) -> Wish:
+    """What the request asks the scheduler for; the form is checked here, before the first byte."""
+    if request.unbuilt_fields:
+        raise NotSupportedError(f"this version does not do: {', '.join(request.unbuilt_fields)}")
+    reference = parse_model_ref(request.chosen_model)
+    if reference.provider == "hf":
+        raise NotSupportedError(
+            f"{reference}: fetching models from the Hugging Face Hub is not built yet",
+            hint="Fetch the GGUF file yourself and name it with --model file:/absolute/path.gguf.",
+        )
+    node = request.node or LOCAL_NODE
+    if node != LOCAL_NODE:
+        raise NodeNotFoundError(f"there is no node {node!r}; this version knows {LOCAL_NODE} only")
+    return Wish(str(reference), node, request.backend, request.device)
+
+
+def _first(errors: ExceptionGroup[RbeeError]) -> RbeeError:
+    error = errors.exceptions[0]
+    return _first(error) if isinstance(error, ExceptionGroup) else error
+
+
+def _first_of_any(errors: ExceptionGroup[Exception]) -> Exception:
+    error = errors.exceptions[0]
+    return _first_of_any(error) if isinstance(error, ExceptionGroup) else error

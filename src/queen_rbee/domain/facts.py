@@ -1,0 +1,60 @@
+"""What the queen knows when she decides: a frozen picture of the cluster, taken without an await."""
+
+from dataclasses import dataclass
+
+from rbee_shared.contracts.workers import WorkerState
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """One place where a worker could run. `id` is `cpu`, `cuda:1`, …; unique on its node."""
+
+    node: str
+    id: str
+    backend: str
+    index: int
+    name: str
+    total_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True)
+class WorkerFacts:
+    """One worker. `slots_free` already counts what the queen has promised."""
+
+    id: str
+    node: str
+    model_ref: str
+    backend: str
+    device: str
+    state: WorkerState
+    slots_free: int
+    idle_since_s: float
+
+
+@dataclass(frozen=True)
+class Load:
+    """A worker that is being started for a model, and is not ready yet."""
+
+    node: str
+    model_ref: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Everything at one moment."""
+
+    devices: tuple[DeviceFacts, ...] = ()
+    workers: tuple[WorkerFacts, ...] = ()
+    loads: tuple[Load, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a task asks for. `device` is an index, an id such as `cuda:1` or `gpu1`, or None for any."""
+
+    model_ref: str
+    node: str
+    backend: str | None = None
+    device: int | str | None = None

@@ -1,0 +1,111 @@
+"""The queen's view of every hive that is up: rebuilt from heartbeats."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+
+from queen_rbee.domain.facts import DeviceFacts
+from queen_rbee.domain.liveness import judge
+from rbee_shared.child import Child
+from rbee_shared.contracts.nodes import Devices, HiveHeartbeat, NodeState
+from rbee_shared.units import format_bytes
+
+
+@dataclass
+class HiveEntry:
+    """One hive. `child` is set when this queen spawned it."""
+
+    node: str
+    url: str
+    child: Child | None = None
+    standalone: bool = False
+    version: str | None = None
+    devices: Devices | None = None
+    free_bytes: dict[str, int] = field(default_factory=dict)
+    last_seen_s: float = 0.0
+    narrated: int = 0
+    state: NodeState = NodeState.STARTING
+    heard: anyio.Event = field(default_factory=anyio.Event)
+
+
+class HiveRegistry:
+    """Hives by node name."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._hives: dict[str, HiveEntry] = {}
+        self._clock = clock
+
+    def get(self, node: str) -> HiveEntry | None:
+        return self._hives.get(node)
+
+    def all(self) -> list[HiveEntry]:
+        return [self._hives[node] for node in sorted(self._hives)]
+
+    def expect(self, node: str, url: str, child: Child | None) -> HiveEntry:
+        """A hive is coming up at `url`; its first heartbeat sets `heard`."""
+        entry = HiveEntry(node, url, child)
+        self._hives[node] = entry
+        return entry
+
+    def heartbeat(self, beat: HiveHeartbeat) -> HiveEntry:
+        """Note what a hive says; an unknown one introduces itself."""
+        entry = self._hives.get(beat.name)
+        if entry is None:
+            entry = self.expect(beat.name, beat.url, None)
+        entry.url, entry.version, entry.standalone = beat.url, beat.version, beat.standalone
+        entry.free_bytes = {device.id: device.free_bytes for device in beat.devices}
+        entry.last_seen_s, entry.narrated = self._clock(), beat.narrated
+        entry.heard.set()
+        if entry.devices is not None:
+            entry.state = NodeState.ONLINE
+        return entry
+
+    def learn_devices(self, entry: HiveEntry, devices: Devices) -> None:
+        """The hive has said what it has: it can be given work."""
+        entry.devices = devices
+        entry.state = NodeState.ONLINE
+
+    def remove(self, node: str) -> None:
+        self._hives.pop(node, None)
+
+    def judged(self, *, suspect_s: float, lost_s: float) -> list[tuple[HiveEntry, NodeState]]:
+        """Every hive that has been heard of, with what the age of its last word means."""
+        now = self._clock()
+        return [
+            (entry, judge(now - entry.last_seen_s, suspect_s=suspect_s, lost_s=lost_s))
+            for entry in self._hives.values()
+            if entry.heard.is_set()
+        ]
+
+    def devices(self) -> tuple[DeviceFacts, ...]:
+        """Every device of every hive that may be given work."""
+        return tuple(facts for entry in self.all() if entry.state is NodeState.ONLINE for facts in device_facts(entry))
+
+
+def device_facts(entry: HiveEntry) -> list[DeviceFacts]:
+    """The devices of one hive as the scheduler sees them."""
+    if entry.devices is None:
+        return []
+    cpu = entry.devices.cpu
+    free = entry.free_bytes
+    found = [DeviceFacts(entry.node, "cpu", "cpu", 0, cpu.name, cpu.ram_bytes, free.get("cpu", cpu.free_bytes))]
+    found += [
+        DeviceFacts(
+            entry.node, gpu.id, gpu.backend, gpu.index, gpu.name, gpu.vram_bytes, free.get(gpu.id, gpu.free_bytes)
+        )
+        for gpu in entry.devices.gpus
+    ]
+    return found
+
+
+def describe(devices: Devices) -> str:
+    """`CPU 8 cores 32 GB, GPU0 RTX 3060 (12 GB); models 0, workers 0`."""
+    parts = [f"CPU {devices.cpu.cores} cores {format_bytes(devices.cpu.ram_bytes)}"]
+    parts += [f"{gpu.id.upper()} {gpu.name} ({format_bytes(gpu.vram_bytes)})" for gpu in devices.gpus]
+    return f"{', '.join(parts)}; models {devices.models}, workers {devices.workers}"
+
+
+def devices_as_dict(entry: HiveEntry) -> dict[str, Any] | None:
+    return entry.devices.model_dump() if entry.devices else None

@@ -1,0 +1,12 @@
+"""Who this queen is to her hives."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Identity:
+    """`epoch` counts the queen's starts; `token` is the cluster's."""
+
+    url: str
+    token: str
+    epoch: int

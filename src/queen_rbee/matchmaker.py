@@ -1,0 +1,123 @@
+"""Brings waiting tasks and workers together, first in, first out.
+
+The one place where slots and loads are promised: `match` looks at the whole queue and the whole cluster without an
+await, asks the pure scheduler about each waiting task in order, and notes what it promised before it looks at the next.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import anyio
+
+from queen_rbee.domain.facts import Cluster, DeviceFacts, Load, Wish
+from queen_rbee.domain.scheduler import Placement, Refuse, SpawnWorker, UseWorker, Wait, place
+from queen_rbee.task import Task
+from queen_rbee.worker_registry import WorkerRegistry
+from rbee_shared.errors import BackendUnavailableError, RbeeError
+
+
+@dataclass
+class _Waiting:
+    task: Task
+    decided: anyio.Event = field(default_factory=anyio.Event)
+    placement: UseWorker | SpawnWorker | None = None
+    error: RbeeError | None = None
+    told: tuple[int, str] | None = None
+
+    def decide(self, placement: UseWorker | SpawnWorker) -> None:
+        self.placement = placement
+        self.decided.set()
+
+    def refuse(self, error: RbeeError) -> None:
+        self.error = error
+        self.decided.set()
+
+    def tell(self, position: int, reason: str) -> None:
+        if self.told != (position, reason):
+            self.told = (position, reason)
+            self.task.queued(position, reason)
+            self.task.now(f"waiting in line at position {position}: {reason}")
+
+
+class Matchmaker:
+    """Holds the line of waiting tasks, and the loads in progress."""
+
+    def __init__(self, devices: Callable[[], tuple[DeviceFacts, ...]]) -> None:
+        self.workers = WorkerRegistry(self.match)
+        self._devices = devices
+        self._line: list[_Waiting] = []
+        self._loads: dict[str, Load] = {}
+
+    async def placement(self, task: Task) -> UseWorker | SpawnWorker:
+        """Wait in line until the task has a worker's slot, or is the one to start a worker.
+
+        A slot is promised until `workers.release`; a load until `load_done` or `load_failed`.
+
+        Raises:
+            BackendUnavailableError: no device of the node answers to the wish.
+            RbeeError: the load that this task was waiting for failed.
+        """
+        waiting = _Waiting(task)
+        self._line.append(waiting)
+        try:
+            self.match()
+            await waiting.decided.wait()
+        except BaseException:
+            self._undo(waiting)
+            raise
+        finally:
+            self._leave(waiting)
+        if waiting.placement is None:
+            assert waiting.error is not None
+            raise waiting.error
+        return waiting.placement
+
+    def match(self) -> None:
+        """Decide for everybody who can be decided for."""
+        position = 0
+        for waiting in self._line:
+            if waiting.decided.is_set():
+                continue
+            decision: Placement = place(waiting.task.wish, self.cluster())
+            match decision:
+                case UseWorker(worker_id=worker_id):
+                    self.workers.promise(worker_id, waiting.task.id)
+                    waiting.decide(decision)
+                case SpawnWorker(device=device):
+                    self._loads[waiting.task.id] = Load(device.node, waiting.task.wish.model_ref, device.id)
+                    waiting.decide(decision)
+                case Wait(reason=reason):
+                    position += 1
+                    waiting.tell(position, reason)
+                case Refuse(reason=reason):
+                    waiting.refuse(BackendUnavailableError(reason))
+
+    def cluster(self) -> Cluster:
+        """What is known at this moment."""
+        return Cluster(self._devices(), self.workers.facts(), tuple(self._loads.values()))
+
+    def load_done(self, task: Task) -> None:
+        """The worker that `task` started is in the registry now."""
+        if self._loads.pop(task.id, None) is not None:
+            self.match()
+
+    def load_failed(self, task: Task, error: RbeeError) -> None:
+        """Whoever waited for that load would fail in the same way: they share its error."""
+        load = self._loads.pop(task.id, None)
+        for waiting in self._line:
+            if load is not None and not waiting.decided.is_set() and _same_load(waiting.task.wish, load):
+                waiting.refuse(error)
+        self.match()
+
+    def _undo(self, waiting: _Waiting) -> None:
+        """The task was cancelled in the very moment it was decided for: nothing stays promised to it."""
+        self._loads.pop(waiting.task.id, None)
+        self.workers.release(waiting.task.id)
+
+    def _leave(self, waiting: _Waiting) -> None:
+        self._line.remove(waiting)
+        self.match()
+
+
+def _same_load(wish: Wish, load: Load) -> bool:
+    return (wish.node, wish.model_ref) == (load.node, load.model_ref)

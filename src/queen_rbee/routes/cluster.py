@@ -1,0 +1,95 @@
+"""What the cluster is made of and what it says: workers, nodes, narration; and what hives report."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from queen_rbee.dependencies import ServicesDep, local_or_token, with_token
+from queen_rbee.hive_registry import devices_as_dict
+from rbee_shared.contracts.nodes import HeartbeatAnswer, HiveHeartbeat, NodeList, NodeState, NodeView
+from rbee_shared.contracts.workers import WorkerReady, WorkerState, WorkerView
+from rbee_shared.errors import ShuttingDownError
+from rbee_shared.http_app import json_body
+from rbee_shared.sse_response import EventStream, last_event_id
+
+router = APIRouter()
+_WATERMARK_S = 1.0
+
+
+@router.get("/v2/workers", dependencies=[Depends(with_token)])
+async def workers(services: ServicesDep) -> dict[str, tuple[WorkerView, ...]]:
+    """The routing view of every worker."""
+    return {"workers": services.matchmaker.workers.views()}
+
+
+@router.get("/v2/nodes", dependencies=[Depends(with_token)])
+async def nodes(services: ServicesDep) -> NodeList:
+    """Every node of the catalog with what is known of it now."""
+    views = []
+    counts = [worker.node_name for worker in services.matchmaker.workers.views()]
+    for row in await services.catalog.nodes():
+        entry = services.hives.get(row.name)
+        views.append(
+            NodeView(
+                name=row.name,
+                transport=row.transport,
+                state=entry.state if entry else NodeState.OFFLINE,
+                url=entry.url if entry else None,
+                version=entry.version if entry else None,
+                last_seen_ms=row.last_seen_unix * 1000 if row.last_seen_unix else None,
+                devices=devices_as_dict(entry) if entry else None,
+                workers=counts.count(row.name),
+            )
+        )
+    return NodeList(nodes=tuple(views))
+
+
+@router.get("/v2/events", dependencies=[Depends(with_token)])
+@router.get("/events", dependencies=[Depends(with_token)], include_in_schema=False)
+async def events(request: Request, services: ServicesDep) -> Response:
+    """Narration of the whole cluster, from now or after `Last-Event-ID`."""
+    log, clocks = services.daemon.hub.events, services.daemon.clocks
+    after = last_event_id(request) if "last-event-id" in request.headers else log.last_id
+    log.require_kept(after)
+    return EventStream(log.follow(after, ping_s=clocks.sse_ping_s), slow_client_s=clocks.slow_client_s)
+
+
+@router.get("/v2/hold", dependencies=[Depends(local_or_token)])
+async def hold(services: ServicesDep) -> Response:
+    """Keep an ephemeral queen awake for as long as this connection is open."""
+    daemon = services.daemon
+    if daemon.stopping.is_requested:
+        raise ShuttingDownError("the queen is shutting down")
+    stream = services.holds.stream(daemon.hub.events, daemon.clocks.sse_ping_s)
+    return EventStream(stream, slow_client_s=daemon.clocks.slow_client_s)
+
+
+@router.post("/v1/heartbeat", dependencies=[Depends(with_token)])
+@router.post("/heartbeat", dependencies=[Depends(with_token)], include_in_schema=False)
+async def heartbeat(
+    beat: Annotated[HiveHeartbeat, Depends(json_body(HiveHeartbeat))], services: ServicesDep
+) -> HeartbeatAnswer:
+    """A hive reports; the answer keeps its lease. Its lines that came before are read before its facts are used."""
+    known = services.hives.get(beat.name)
+    if known is not None and known.child is not None:
+        await known.child.wait_heard(beat.narrated, _WATERMARK_S)
+    is_new = known is None
+    entry = services.hives.heartbeat(beat)
+    services.matchmaker.workers.update(entry.node, beat.workers)
+    if is_new:
+        await services.catalog.add(entry.node, transport="local")
+    return HeartbeatAnswer(epoch=services.identity.epoch, adopted=True)
+
+
+@router.post("/v1/orchestrator/worker-ready", dependencies=[Depends(with_token)])
+async def worker_ready(
+    ready: Annotated[WorkerReady, Depends(json_body(WorkerReady))], services: ServicesDep
+) -> dict[str, str]:
+    """A hive says that a worker can serve; heartbeats carry the same fact, whichever comes first wins."""
+    registry = services.matchmaker.workers
+    record, node = registry.get(ready.worker_id), registry.node_of(ready.worker_id)
+    if record is None or node is None or record.api_key is None:
+        return {"status": "unknown"}  # the next heartbeat brings its record and key
+    if record.state in {WorkerState.STARTING, WorkerState.LOADING}:
+        registry.put(node, record.model_copy(update={"url": ready.url, "state": WorkerState.IDLE}))
+    return {"status": "ok"}

@@ -1,0 +1,30 @@
+"""Everything a route may need, built once in `queen.py` and carried by the app."""
+
+from dataclasses import dataclass
+
+from queen_rbee.dispatcher import Dispatcher
+from queen_rbee.hive_catalog import HiveCatalog
+from queen_rbee.hive_lifecycle import HiveLifecycle
+from queen_rbee.hive_registry import HiveRegistry
+from queen_rbee.holds import Holds
+from queen_rbee.identity import Identity
+from queen_rbee.matchmaker import Matchmaker
+from queen_rbee.settings import QueenSettings
+from queen_rbee.task_registry import TaskRegistry
+from rbee_shared.daemon import Daemon
+
+
+@dataclass(frozen=True)
+class Services:
+    """One queen's parts."""
+
+    daemon: Daemon
+    settings: QueenSettings
+    identity: Identity
+    catalog: HiveCatalog
+    hives: HiveRegistry
+    matchmaker: Matchmaker
+    tasks: TaskRegistry
+    dispatcher: Dispatcher
+    holds: Holds
+    lifecycle: HiveLifecycle

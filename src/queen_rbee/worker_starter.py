@@ -1,0 +1,145 @@
+"""Starts the worker that a task needs: the model known to its hive, room for it, the process, its readiness."""
+
+from dataclasses import dataclass, replace
+
+import anyio
+from anyio.abc import TaskGroup
+
+from queen_rbee.domain.scheduler import SpawnWorker
+from queen_rbee.hive_client import HiveClient
+from queen_rbee.hive_lifecycle import HiveLifecycle
+from queen_rbee.hive_registry import HiveEntry
+from queen_rbee.matchmaker import Matchmaker
+from queen_rbee.task import Task
+from queen_rbee.worker_client import WorkerClient
+from rbee_shared.clocks import Clocks
+from rbee_shared.contracts.models import ModelRow
+from rbee_shared.contracts.workers import WorkerRecord, WorkerState
+from rbee_shared.errors import LoadingTimeoutError, ModelNotFoundError, RbeeError
+from rbee_shared.model_ref import parse_model_ref
+from rbee_shared.units import format_bytes
+
+_READY = frozenset({WorkerState.IDLE, WorkerState.BUSY})
+
+
+@dataclass(frozen=True)
+class WorkerStarter:
+    """Orders workers from hives and waits for them."""
+
+    clocks: Clocks
+    lifecycle: HiveLifecycle
+    matchmaker: Matchmaker
+    worker: WorkerClient
+
+    async def require_model(self, entry: HiveEntry, task: Task, *, trusted: bool) -> None:
+        """Make sure the hive knows the model, and let the task's wish name it as the hive does.
+
+        `trusted`: a `file:` reference may name any file of that machine, not only those under its model directory.
+
+        Raises:
+            ModelNotFoundError, ModelInvalidError, ForbiddenError: it does not, or may not.
+        """
+        if any(facts.model_ref == task.wish.model_ref for facts in self.matchmaker.workers.facts()):
+            return  # it is loaded there already
+        hive = self.lifecycle.client_of(entry)
+        row = await self._find_model(hive, task.wish.model_ref, trusted=trusted)
+        task.wish = replace(task.wish, model_ref=f"{row.provider}:{row.reference}")
+
+    async def _find_model(self, hive: HiveClient, model_ref: str, *, trusted: bool) -> ModelRow:
+        reference = parse_model_ref(model_ref)
+        if reference.provider == "file":
+            # asked every time: the file may have gone or changed since it was catalogued
+            return await hive.import_model(reference.reference, anywhere=trusted)
+        rows = await hive.models()
+        for row in rows:
+            if model_ref in {row.id, f"{row.provider}:{row.reference}"}:
+                return row
+        known = ", ".join(sorted(row.id for row in rows))
+        raise ModelNotFoundError(f"there is no model {model_ref!r} on that node; it has: {known}")
+
+    async def start(self, entry: HiveEntry, task: Task, placement: SpawnWorker) -> str:
+        """Start a worker for the task and return its id when it is ready; one slot of it is promised to the task.
+
+        Raises:
+            RbeeError: no room, a model that cannot be loaded, a worker that does not start. Tasks that waited for
+                the same load get the same error.
+        """
+        try:
+            worker_id = await self._start(entry, task, placement)
+        except RbeeError as error:
+            self.matchmaker.load_failed(task, error)
+            raise
+        finally:
+            self.matchmaker.load_done(task)
+        return worker_id
+
+    async def _start(self, entry: HiveEntry, task: Task, placement: SpawnWorker) -> str:
+        tell, device, model = task.narrator, placement.device, task.wish.model_ref
+        label = device.id.upper()
+        tell.tell("pick", f"picked {label} on {device.node}: {placement.reason}", cute="🎯")
+        hive = self.lifecycle.client_of(entry)
+        task.now("asking the hive for room")
+        tell.tell("ask_room", f"asking hive if there is room on {label}", cute="❓")
+        room = await hive.capacity(device.id, model)
+        tell.tell(
+            "room",
+            f"there is room on {label} for {model} "
+            f"(needs {format_bytes(room.required_bytes)}, {format_bytes(room.free_bytes)} free)",
+            cute="✅",
+            required_bytes=room.required_bytes,
+            free_bytes=room.free_bytes,
+        )
+        task.receipt |= {"required_bytes": room.required_bytes, "free_bytes": room.free_bytes}
+        task.now(f"starting a {device.backend} worker")
+        answer = await hive.spawn(model=model, backend=device.backend, device=device.id, request_id=task.id)
+        self._register(entry, task, placement, answer.worker_id)
+        tell.tell("worker_registered", "worker registered, waiting for its heartbeat", cute="📝")
+        await self._until_ready(task, answer.worker_id)
+        tell.tell("worker_ready", f"{device.backend} worker is awake and ready", cute="🌞")
+        return answer.worker_id
+
+    def _register(self, entry: HiveEntry, task: Task, placement: SpawnWorker, worker_id: str) -> None:
+        workers = self.matchmaker.workers
+        if workers.get(worker_id) is None:
+            record = WorkerRecord(
+                id=worker_id,
+                url=None,
+                model_ref=task.wish.model_ref,
+                backend=placement.device.backend,
+                device=placement.device.id,
+                state=WorkerState.STARTING,
+                pid=None,
+                started_at=0.0,
+                last_activity=0.0,
+            )
+            workers.put(entry.node, record)
+        workers.promise(worker_id, task.id)
+
+    async def _until_ready(self, task: Task, worker_id: str) -> None:
+        limit_s = self.clocks.worker_bind_s + self.clocks.load_stall_s * 2  # the hive's own clocks run out first
+        with anyio.move_on_after(limit_s):
+            async with anyio.create_task_group() as group:
+                failure = await self._ready_or_failed(task, worker_id, group)
+                group.cancel_scope.cancel()
+            if failure is not None:
+                raise failure
+            return
+        raise LoadingTimeoutError(f"worker {worker_id} was not ready within {limit_s:.0f} s")
+
+    async def _ready_or_failed(self, task: Task, worker_id: str, group: TaskGroup) -> RbeeError | None:
+        """None when it is ready; meanwhile its progress is shown."""
+        workers = self.matchmaker.workers
+        progress_shown = False
+        while not self._is_ready(record := workers.get(worker_id)):
+            if (failure := workers.failure_of(worker_id)) is not None:
+                return failure
+            if record is not None and record.url is not None and not progress_shown:
+                progress_shown = True
+                task.now("loading the model")
+                group.start_soon(self.worker.relay_progress, record, task)
+            await workers.next_change()
+        return None
+
+    @staticmethod
+    def _is_ready(record: WorkerRecord | None) -> bool:
+        return record is not None and record.state in _READY and record.url is not None
