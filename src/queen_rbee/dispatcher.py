@@ -4,6 +4,7 @@ Every way out goes through `Task.complete` or `Task.fail`, so each stream has ex
 """
 
 import logging
+import time
 from dataclasses import dataclass
 
 import anyio
@@ -160,7 +161,7 @@ class Dispatcher:
         """Nobody waits two seconds without being told what for."""
         while not task.is_finished:
             await anyio.sleep(self.clocks.silence_s / _SILENCE_CHECKS)
-            now = anyio.current_time()
+            now = time.monotonic()
             if now - task.log.appended_at_s >= self.clocks.silence_s * (1 - 1 / _SILENCE_CHECKS):
                 elapsed = format_seconds(now - task.doing_since_s)
                 task.narrator.tell("still_waiting", f"still {task.doing} ({elapsed})", cute="⏳")

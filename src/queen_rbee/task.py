@@ -37,7 +37,7 @@ class Task:
         self.error: RbeeError | None = None
         self.tokens_seen = 0
         self.doing = "waiting its turn"
-        self.doing_since_s = anyio.current_time()
+        self.doing_since_s = time.monotonic()
         self._sink = sink
         self._state = TaskState.QUEUED
         self._submitted_at_ms = time.time_ns() // 1_000_000
@@ -66,7 +66,7 @@ class Task:
         self.now(doing)
 
     def now(self, doing: str) -> None:
-        self.doing, self.doing_since_s = doing, anyio.current_time()
+        self.doing, self.doing_since_s = doing, time.monotonic()
 
     def hear(self, narration: Narration) -> None:
         """Show a line of another program that works for this task."""

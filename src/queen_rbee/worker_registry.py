@@ -52,10 +52,12 @@ class WorkerRegistry:
                 self._mark_gone(worker_id)
         self._changed()
 
-    def put(self, node: str, record: WorkerRecord) -> None:
-        """Take one record, before a heartbeat lists it."""
+    def put(self, node: str, record: WorkerRecord, *, promised_to: str | None = None) -> None:
+        """Take one record, before a heartbeat lists it; with a slot of it promised before anybody else may look."""
         entry = self._entries.setdefault(record.id, _Entry(node, record))
         entry.record = record
+        if promised_to is not None:
+            entry.promised.add(promised_to)
         self._changed()
 
     def forget_node(self, node: str) -> None:

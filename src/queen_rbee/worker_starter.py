@@ -100,7 +100,8 @@ class WorkerStarter:
 
     def _register(self, entry: HiveEntry, task: Task, placement: SpawnWorker, worker_id: str) -> None:
         workers = self.matchmaker.workers
-        if workers.get(worker_id) is None:
+        record = workers.get(worker_id)
+        if record is None:
             record = WorkerRecord(
                 id=worker_id,
                 url=None,
@@ -112,8 +113,7 @@ class WorkerStarter:
                 started_at=0.0,
                 last_activity=0.0,
             )
-            workers.put(entry.node, record)
-        workers.promise(worker_id, task.id)
+        workers.put(entry.node, record, promised_to=task.id)
 
     async def _until_ready(self, task: Task, worker_id: str) -> None:
         limit_s = self.clocks.worker_bind_s + self.clocks.load_stall_s * 2  # the hive's own clocks run out first

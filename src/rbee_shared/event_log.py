@@ -5,6 +5,7 @@ the end) is kept until the log itself is dropped. Only the owner appends, and nu
 """
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
 
@@ -31,7 +32,7 @@ class EventLog:
         self._closed = False
         self._waiters: list[asyncio.Future[None]] = []
         self.readers = 0
-        self.appended_at_s = anyio.current_time()
+        self.appended_at_s = time.monotonic()
 
     @property
     def closed(self) -> bool:
@@ -53,7 +54,7 @@ class EventLog:
         frame = sse.numbered(self._last, raw)
         self._frames.append((self._last, frame))
         self._size_bytes += len(frame)
-        self.appended_at_s = anyio.current_time()
+        self.appended_at_s = time.monotonic()
         if droppable or self._drop_anything:
             self._droppable[self._last] = len(frame)
         if self._size_bytes > self._limit_bytes:

@@ -63,7 +63,7 @@ class Sampling(Wire):
 class Prompted(Sampling):
     """What to say to the model: a prompt or a conversation, exactly one of them."""
 
-    prompt: str | None = None
+    prompt: str | None = Field(default=None, min_length=1)
     messages: tuple[ChatMessage, ...] | None = Field(default=None, min_length=1, max_length=1000)
     template: Literal["auto", "raw"] = Field(
         default="auto", description="`auto` applies the model's chat template to a prompt when it has one."
@@ -73,8 +73,6 @@ class Prompted(Sampling):
     def _one_of_both(self) -> Self:
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("give either prompt or messages")
-        if self.prompt == "":
-            raise ValueError("prompt is empty")
         return self
 
 
