@@ -17,7 +17,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
@@ -94,7 +93,7 @@ def set_up(facts: str, *, with_tools: bool) -> None:
     """All steps in order; each may be repeated."""
     began_s = time.monotonic()
     wheel = engine_wheel()
-    how_long = "about a minute" if is_intact(wheel) else "compiles llama.cpp once, about 5 minutes on 2 cores"
+    how_long = "about a minute" if is_intact(wheel) else "compiles llama.cpp once, 4 to 5 minutes on 2 free cores"
     say(f"Setting up rbee in {VENV}: {how_long}. Later runs skip this.")
     make_venv()
     install_libraries(with_tools=with_tools)
@@ -283,19 +282,23 @@ def engine_loads() -> bool:
 def compile_engine(kept: Path) -> None:
     """Compile beside the cache entry, then rename: an entry is whole or absent."""
     require_compiler()
-    with tempfile.TemporaryDirectory(prefix="compiling-", dir=kept.parent) as made:
-        requirement = Path(made) / "engine.lock"
-        requirement.write_text(locked_requirement(ENGINE) + "\n")
-        out = Path(made) / "out"
-        options = ("--no-deps", "--no-build-isolation", "--no-cache-dir", "--require-hashes", "--verbose")
-        command = [str(PYTHON), "-m", "pip", "wheel", *options, "--wheel-dir", str(out), "-r", str(requirement)]
-        jobs = {"CMAKE_BUILD_PARALLEL_LEVEL": os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", str(compilers_at_once()))}
-        step(f"Compiling llama.cpp with {jobs['CMAKE_BUILD_PARALLEL_LEVEL']} jobs", command, jobs)
+    part = kept.with_name(f"{kept.name}.part")  # ours alone, for we hold the lock
+    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+    out = part / "out"
+    out.mkdir(parents=True)
+    requirement = part / "engine.lock"
+    requirement.write_text(locked_requirement(ENGINE) + "\n")
+    options = ("--no-deps", "--no-build-isolation", "--no-cache-dir", "--require-hashes", "--verbose")
+    command = [str(PYTHON), "-m", "pip", "wheel", *options, "--wheel-dir", str(out), "-r", str(requirement)]
+    jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", str(compilers_at_once()))
+    try:
+        step(f"Compiling llama.cpp, jobs: {jobs}", command, {"CMAKE_BUILD_PARALLEL_LEVEL": jobs, "TMPDIR": str(part)})
         (wheel,) = out.glob("*.whl")
         (out / "sha256").write_text(sha256(wheel) + "\n")
-        if kept.exists():
-            shutil.rmtree(kept)
+        shutil.rmtree(kept, ignore_errors=True)
         out.rename(kept)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def compilers_at_once() -> int:
@@ -388,7 +391,7 @@ def progress(position: int) -> str:
 
 
 def failure(title: str, output: str) -> str:
-    tail = "".join(f"\n  | {line}" for line in output.rstrip().splitlines()[-12:])
+    tail = "".join(f"\n  | {line[:200]}" for line in output.rstrip().splitlines()[-12:])
     why = explain(output) or "The lines above say why."
     return (
         f"{title} failed. The end of its output:{tail}\n{why}\nThe whole log is {LOG}. Then run the same command again."
