@@ -1,0 +1,17 @@
+"""`rbee-keeper` (alias `rbee`): the user's hand. Only what its command needs is imported."""
+
+import sys
+
+
+def main() -> None:
+    """Entry point of the console scripts."""
+    try:
+        from rbee_keeper.cli import run  # noqa: PLC0415 - Ctrl+C while libraries load is no traceback
+
+        sys.exit(run())
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""Who found the queen asleep puts her back to sleep: find, wake, hold, and let go of her, as a block.
+
+An ephemeral queen is held by an open connection, never by this process's life: two keepers may share her, and she goes
+when the last has left. Spawning is serialised by a lock; who loses adopts the other's queen. A standing queen is only
+talked to.
+"""
+
+import os
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+
+from rbee_keeper.queen_finder import FoundQueen, find_queen, until_gone
+from rbee_keeper.render import Screen
+from rbee_keeper.settings import KeeperSettings
+from rbee_shared.errors import InvalidApiKeyError, MissingApiKeyError, QueenLostError, RbeeError, ShuttingDownError
+from rbee_shared.narration import Narration, correlation_id
+from rbee_shared.queen_api import Hold
+from rbee_shared.run_file import try_lock
+from rbee_shared.units import format_seconds
+
+if TYPE_CHECKING:
+    from rbee_shared.child import Child, Listening
+
+_LOCK_POLL_S = 0.05
+_ATTEMPTS = 5
+_STILL_BUSY_S = 2.0
+_STILL_BUSY_POLL_S = 0.1
+_TERM_GRACE_S = 5.0
+
+
+@dataclass
+class AwakeQueen:
+    """A queen that answers, for the length of the block. `child`: this keeper started her."""
+
+    found: FoundQueen
+    child: "Child | None" = None
+    hold: Hold | None = None
+    said_goodbye: anyio.Event = field(default_factory=anyio.Event)
+
+    def post_mortem(self, error: RbeeError) -> RbeeError:
+        """Add how she died, where this keeper can know it."""
+        if isinstance(error, QueenLostError) and self.child is not None and self.child.returncode is not None:
+            from rbee_shared.child import describe_exit  # noqa: PLC0415 - loaded already: she was spawned by it
+
+            return QueenLostError(
+                f"{error.message} ({describe_exit(self.child.returncode)})",
+                hint=error.hint,
+                details={"last_words": self.child.last_words()[-5:]},
+            )
+        return error
+
+
+@asynccontextmanager
+async def awake_queen(
+    settings: KeeperSettings, screen: Screen, before_waking: Callable[[], None]
+) -> AsyncGenerator[AwakeQueen]:
+    """A queen for the length of the block: found, or woken for it and put back to sleep after it.
+
+    `before_waking` may refuse to wake her, by raising.
+
+    Raises:
+        RbeeError: none is at the URL that was named, or she would not wake.
+    """
+    async with AsyncExitStack() as stack:
+        queen = await _find_or_wake(stack, settings, screen, before_waking)
+        screen.narrator.tell("connected", "connected to queen's event stream", cute="🔗")
+        try:
+            yield queen
+        finally:
+            if queen.hold is not None:
+                with anyio.CancelScope(shield=True):  # bounded inside
+                    await _let_go(queen, settings, screen)
+
+
+async def _find_or_wake(
+    stack: AsyncExitStack, settings: KeeperSettings, screen: Screen, before_waking: Callable[[], None]
+) -> AwakeQueen:
+    screen.wait_for("the queen")
+    for _ in range(_ATTEMPTS):
+        found = await find_queen(settings)
+        try:
+            if found is None:
+                await anyio.to_thread.run_sync(before_waking)  # loads libraries: signals are heard meanwhile
+                return await _wake(stack, settings, screen)
+            return await _adopt(stack, found, settings, screen)
+        except (ShuttingDownError, QueenLostError) as error:
+            found = found or await find_queen(settings)
+            if found is None or settings.queen_url is not None:
+                raise
+            if isinstance(error, ShuttingDownError):
+                await wait_for_her_end(found, settings, screen)
+    raise ShuttingDownError("the queen was on her way out each time she was asked")
+
+
+async def wait_for_her_end(found: FoundQueen, settings: KeeperSettings, screen: Screen) -> None:
+    """Say that she is shutting down, and wait until she is gone.
+
+    Raises:
+        ShuttingDownError: she takes longer than she may.
+    """
+    screen.narrator.tell("wait", "queen is shutting down; waking a new one when she is gone", cute="⏳")
+    screen.wait_for("the queen to shut down")
+    if not await until_gone(found, settings.clocks.keeper_drain_s):
+        raise ShuttingDownError(f"the queen at {found.url} is still shutting down")
+
+
+async def _adopt(
+    stack: AsyncExitStack, found: FoundQueen, settings: KeeperSettings, screen: Screen, child: "Child | None" = None
+) -> AwakeQueen:
+    """Talk to a queen that is there; hold her if she would go without it."""
+    if found.shutting_down:
+        raise ShuttingDownError(f"the queen at {found.url} is shutting down")
+    queen = AwakeQueen(found, child)
+    if found.ephemeral:
+        queen.hold = await stack.enter_async_context(found.api(settings).hold())
+        group = await stack.enter_async_context(_background())  # inside the hold: ends before its stream is closed
+        group.start_soon(_listen, queen, queen.hold, screen)
+    return queen
+
+
+@asynccontextmanager
+async def _background() -> AsyncGenerator[anyio.abc.TaskGroup]:
+    async with anyio.create_task_group() as group:
+        try:
+            yield group
+        finally:
+            group.cancel_scope.cancel()
+
+
+async def _listen(queen: AwakeQueen, hold: Hold, screen: Screen) -> None:
+    """Show what the cluster says while it shuts down."""
+    try:
+        async for event in hold.events:
+            if event.type == "narration":
+                screen.say(Narration.from_dict(event.data))
+    except RbeeError:
+        pass  # she is gone: whoever still needs something of her finds out by asking
+    finally:
+        queen.said_goodbye.set()
+
+
+async def _wake(stack: AsyncExitStack, settings: KeeperSettings, screen: Screen) -> AwakeQueen:
+    """Start her under the spawn lock; adopt her if somebody else was faster."""
+    await anyio.to_thread.run_sync(settings.home.ensure)
+    async with spawn_lock(settings, screen):
+        if (found := await find_queen(settings)) is not None:
+            return await _adopt(stack, found, settings, screen)
+        return await _spawn(stack, settings, screen)
+
+
+@asynccontextmanager
+async def spawn_lock(settings: KeeperSettings, screen: Screen) -> AsyncGenerator[None]:
+    """One command at a time starts a queen. Who holds the lock is doing that, which is bounded."""
+    path = settings.home.lock_file("queen.spawn")
+    lock = None
+    with anyio.move_on_after(settings.clocks.daemon_start_s + settings.clocks.keeper_drain_s):
+        while (lock := try_lock(path)) is None:
+            screen.wait_for("another command that is waking the queen")
+            await anyio.sleep(_LOCK_POLL_S)
+    if lock is None:
+        raise QueenLostError(f"another command has been waking the queen for too long; it holds {path}")
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+async def _spawn(stack: AsyncExitStack, settings: KeeperSettings, screen: Screen) -> AwakeQueen:
+    from rbee_shared.child import Command, running  # noqa: PLC0415 - loads psutil; only who wakes her needs it
+    from rbee_shared.handshake import Handshake  # noqa: PLC0415
+    from rbee_shared.programs import program_argv  # noqa: PLC0415
+
+    port = settings.queen_port
+    where = f"on :{port}" if port else "on a free port"
+    screen.narrator.tell("wake", f"queen is asleep, waking her {where}", cute="🐝")
+    screen.wait_for("the queen to wake up")
+    began_s = anyio.current_time()
+    argv = [*program_argv("queen-rbee"), "daemon", "--parent", "stdin", "--port", str(port)]
+    command = Command(argv, stderr=settings.home.logs / "queen-rbee.stderr")
+    handshake = Handshake.from_here(ephemeral=True, correlation_id=correlation_id.get())
+    children: list[Child] = []
+
+    def hear(narration: Narration) -> None:
+        """What she says before she can be connected to; afterwards it comes by her streams."""
+        if children and children[0].listening is None:
+            screen.say(narration)
+
+    child = await stack.enter_async_context(running(command, handshake, hear, stop_grace_s=None))
+    children.append(child)
+    listening = await _listening(child, settings)
+    found = FoundQueen(
+        url=listening.url,
+        instance=listening.instance,
+        ephemeral=True,
+        shutting_down=False,
+        version="",
+        process=None,
+        on_loopback=True,
+    )
+    queen = await _adopt(stack, found, settings, screen, child)
+    took = format_seconds(anyio.current_time() - began_s)
+    screen.narrator.tell("awake", f"queen is awake and healthy ({took})", cute="👑")
+    return queen
+
+
+async def _listening(child: "Child", settings: KeeperSettings) -> "Listening":
+    """Wait until she listens. Cut short before that, nobody can be holding her yet: she is ended here."""
+    try:
+        return await child.wait_listening(settings.clocks.daemon_start_s)
+    finally:
+        if child.listening is None:
+            with anyio.CancelScope(shield=True):  # bounded: TERM, then KILL
+                await child.terminate(_TERM_GRACE_S)
+
+
+async def _let_go(queen: AwakeQueen, settings: KeeperSettings, screen: Screen) -> None:
+    """End our hold; if it was the last one, see her go, and insist if this keeper started her."""
+    screen.wait_for("the queen to shut down")
+    with anyio.move_on_after(settings.clocks.keeper_drain_s) as patience:
+        if not await _ask_to_go(queen, settings, screen):
+            return
+        await queen.said_goodbye.wait()
+        if queen.child is not None:
+            await queen.child.wait_exit()
+        else:
+            await until_gone(queen.found, settings.clocks.keeper_drain_s)
+    if patience.cancelled_caught and queen.child is not None:
+        screen.narrator.tell("insist", "queen does not go: ending her process", level="warning")
+        await queen.child.terminate(_TERM_GRACE_S)
+
+
+async def _ask_to_go(queen: AwakeQueen, settings: KeeperSettings, screen: Screen) -> bool:
+    """Whether she is on her way out now."""
+    if queen.said_goodbye.is_set():
+        return True
+    assert queen.hold is not None
+    screen.narrator.tell("shutdown", "asking queen to cascade shutdown", cute="🌙")
+    give_up_at_s = anyio.current_time() + _STILL_BUSY_S
+    try:
+        while True:
+            answer = await queen.found.steering_api(settings).shutdown(hold_id=queen.hold.hold_id)
+            if answer.get("status") != "held":
+                return True
+            if answer.get("holds") or anyio.current_time() > give_up_at_s:
+                screen.narrator.tell("leave", "others still use the queen; she goes when they are done", cute="👋")
+                return False
+            await anyio.sleep(_STILL_BUSY_POLL_S)  # the task that we hung up on is still being cancelled
+    except QueenLostError:
+        return True
+    except (MissingApiKeyError, InvalidApiKeyError):
+        return False  # a queen of another home: our hold ends when the connection closes, and that is enough

@@ -1,0 +1,208 @@
+"""What the user sees: the answer on stdout and nothing else there, everything else on stderr.
+
+Where both are the same terminal (or pipe), a line never splits the answer's text: lines are held back until the
+answer stands at the start of a line, ends, or has been silent for `silence_s`. Nothing that a model or a peer sends
+can steer a terminal. `--json` turns every event, the keeper's own lines too, into one JSON line on stdout.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rbee_keeper.output import Output
+from rbee_keeper.progress import ProgressLine
+from rbee_shared.errors import RbeeError
+from rbee_shared.narration import Narration, Narrator, render
+from rbee_shared.redaction import printable, printable_line, redact
+from rbee_shared.units import format_seconds
+
+_CLEAR_LINE = "\r\x1b[K"
+_RED, _PLAIN = "\x1b[1;31m", "\x1b[0m"
+_MID_LINE_PATIENCE = 4
+
+
+@dataclass(frozen=True)
+class Style:
+    """How much is shown, and in which form."""
+
+    quiet: bool = False
+    json: bool = False
+
+
+class Screen:
+    """Everything the keeper prints goes through here, in the order in which it is to be seen."""
+
+    def __init__(
+        self, out: Output, err: Output, style: Style, *, silence_s: float, environment: Mapping[str, str] = os.environ
+    ) -> None:
+        self._out = out
+        self._err = err
+        self._style = style
+        self._silence_s = silence_s
+        self._fancy = err.is_terminal and environment.get("TERM", "dumb") != "dumb"
+        self._colour = self._fancy and not environment.get("NO_COLOR")
+        self._shared = out.is_same_as(err)
+        self._progress = ProgressLine(every_s=silence_s)
+        self._live = False
+        self._held: list[str] = []
+        self._mid_line = False
+        self._seen_at_s = time.monotonic()
+        self._waiting_since_s = self._seen_at_s
+        self._waiting_for: str | None = None
+        self.answer_begun = False
+        self.narrator = Narrator("keeper", self.say)
+        """Speaks for the keeper itself."""
+
+    def result(self, text: str) -> None:
+        """Print what the user asked for."""
+        self._out.write(text + "\n")
+
+    def on_output_lost(self, tell: Callable[[OSError], None]) -> None:
+        """Have `tell` called once when stdout cannot be written any more."""
+        self._out.on_failure = tell
+
+    def wait_for(self, what: str | None) -> None:
+        """Name what the user waits for from now on; said when nothing has been visible for `silence_s`."""
+        self._waiting_for = what
+        self._waiting_since_s = time.monotonic()
+
+    def say(self, narration: Narration) -> None:
+        """Show one line of narration."""
+        if self._style.json:
+            self._json("narration", narration.to_dict())
+        elif not self._style.quiet:
+            self._line(render(narration, fancy=self._fancy))
+
+    async def answer(self, text: str) -> None:
+        """Print a piece of the answer."""
+        if not text:
+            return
+        self._clear_live()
+        if not self._mid_line:
+            self._release()
+        text = printable(text) if self._out.is_terminal else text
+        self.answer_begun = True
+        await self._out.write_patiently(text)
+        self._touch()
+        self._mid_line = not text.endswith("\n")
+        if not self._mid_line:
+            self._release()
+
+    def end_answer(self) -> None:
+        """The answer is over: a terminal gets the newline that it may lack. A pipe or file gets the exact text."""
+        if self._mid_line and self._out.is_terminal:
+            self._out.write("\n")
+            self._mid_line = False
+        self._break_line()
+        self._release()
+
+    async def event(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Print an event of any type as JSON, if that is wanted; narration and progress not if quiet."""
+        if not (self._style.quiet and kind in {"narration", "progress", "queued"}):
+            await self._out.write_patiently(_json_line(kind, data))
+            self.answer_begun = self.answer_begun or kind == "token"
+
+    @property
+    def wants_json(self) -> bool:
+        return self._style.json
+
+    def progress(self, data: Mapping[str, Any]) -> None:
+        """How far something long is: one live line on a terminal, a line now and then elsewhere."""
+        text = self._progress.text(data)
+        if self._style.quiet or self._style.json or text is None:
+            return
+        if not self._fancy:
+            if self._progress.is_due(data, time.monotonic()):
+                self._line(text)
+        elif not self._mid_line:
+            self._err.write(_CLEAR_LINE + text[: self._err.width() - 1])
+            self._live = True
+            self._touch()
+
+    def complain(self, error: RbeeError, *, incomplete: bool = False, as_event: bool = False) -> None:
+        """Show an error with its next step. `as_event`: the stream did not carry it, so `--json` gets it from here."""
+        if self._style.json and as_event:
+            self._json("error", error.body())
+        self.end_answer()
+        head = f"{_RED}error:{_PLAIN}" if self._colour else "error:"
+        source = f", from {error.source}" if error.source else ""
+        self._err.write(f"{head} {_safe(error.message)} ({error.code}{_safe(source)})\n")
+        for fault in _faults(error):
+            self._err.write(f"  - {fault}\n")
+        if error.hint:
+            self._err.write(f"  next: {_safe(error.hint)}\n")
+        if incomplete:
+            self._err.write("  what was printed is incomplete\n")
+        self._touch()
+
+    async def watch_silence(self) -> None:
+        """Never let the screen stand still without a word; runs until cancelled."""
+        from anyio import sleep  # noqa: PLC0415 - render is also used where there is no event loop
+
+        while True:
+            quiet_s = time.monotonic() - self._seen_at_s
+            if quiet_s >= self._silence_s:
+                self._break_silence(quiet_s)
+                quiet_s = min(time.monotonic() - self._seen_at_s, self._silence_s * 0.9)
+            await sleep(self._silence_s - quiet_s)
+
+    def _break_silence(self, quiet_s: float) -> None:
+        if self._held:
+            self._break_line()
+            self._release()
+            return
+        interrupts_text = self._shared and self._mid_line
+        if self._waiting_for and quiet_s >= self._silence_s * (_MID_LINE_PATIENCE if interrupts_text else 1):
+            self._break_line()
+            waited = format_seconds(time.monotonic() - self._waiting_since_s)
+            self.narrator.tell("wait", f"still waiting for {self._waiting_for} ({waited})", cute="⏳")
+
+    def _line(self, text: str) -> None:
+        if self._shared and self._mid_line:
+            self._held.append(text)
+            return
+        self._clear_live()
+        self._err.write(text + "\n")
+        self._touch()
+
+    def _release(self) -> None:
+        held, self._held = self._held, []
+        if held:
+            self._err.write("".join(f"{text}\n" for text in held))
+            self._touch()
+
+    def _break_line(self) -> None:
+        """Give the next line a line of its own without a byte more on stdout."""
+        if self._shared and self._mid_line:
+            self._err.write("\n")
+            self._mid_line = False
+
+    def _clear_live(self) -> None:
+        if self._live:
+            self._err.write(_CLEAR_LINE)
+            self._live = False
+
+    def _json(self, kind: str, data: Mapping[str, Any]) -> None:
+        if not (self._style.quiet and kind == "narration"):
+            self._out.write(_json_line(kind, data))
+
+    def _touch(self) -> None:
+        self._seen_at_s = time.monotonic()
+
+
+def _json_line(kind: str, data: Mapping[str, Any]) -> str:
+    return json.dumps({"type": kind, **data}, separators=(",", ":")) + "\n"
+
+
+def _safe(text: str) -> str:
+    return redact(printable_line(text))
+
+
+def _faults(error: RbeeError) -> list[str]:
+    faults = error.details.get("errors")
+    if not isinstance(faults, list):
+        return []
+    return [_safe(f"{fault.get('field')}: {fault.get('message')}") for fault in faults if isinstance(fault, dict)]

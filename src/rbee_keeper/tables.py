@@ -1,0 +1,101 @@
+"""The reading commands: facts of the cluster as small tables, or as one JSON document."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rbee_keeper import exit_codes
+from rbee_keeper.queen_finder import FoundQueen, find_queen
+from rbee_keeper.render import Screen
+from rbee_keeper.settings import KeeperSettings
+from rbee_shared.queen_api import QueenApi
+from rbee_shared.redaction import printable_line
+from rbee_shared.units import format_bytes
+
+_ASLEEP = "queen is asleep (start a standing one with `rbee-keeper queen start`)"
+_SECRETS = frozenset({"api_key"})
+
+
+async def show_queen(settings: KeeperSettings, screen: Screen) -> int:
+    """Her own `/health`."""
+    found = await find_queen(settings)
+    if found is None:
+        return _asleep(screen)
+    health = await QueenApi(found.url, clocks=settings.clocks).health()
+    if screen.wants_json:
+        screen.result(json.dumps({"queen": {"url": found.url, **health}}))
+        return exit_codes.DONE
+    screen.result(_queen_line(found, health))
+    return exit_codes.DONE
+
+
+async def show_cluster(settings: KeeperSettings, screen: Screen) -> int:
+    """The queen, nodes, devices and workers."""
+    found = await find_queen(settings)
+    if found is None:
+        return _asleep(screen)
+    api = found.steering_api(settings)
+    health, nodes, workers = await api.health(), await api.nodes(), await api.workers()
+    if screen.wants_json:
+        document = {"queen": {"url": found.url, **health}, "nodes": nodes, "workers": [_public(w) for w in workers]}
+        screen.result(json.dumps(document))
+        return exit_codes.DONE
+    screen.result(_queen_line(found, health))
+    screen.result("\n".join(_table(("NODE", "STATE", "DEVICES", "WORKERS"), map(_node_row, nodes), "no nodes yet")))
+    header = ("WORKER", "STATE", "MODEL", "ON", "SLOTS FREE")
+    screen.result("\n".join(_table(header, map(_worker_row, workers), "no workers")))
+    return exit_codes.DONE
+
+
+def _asleep(screen: Screen) -> int:
+    screen.result(json.dumps({"queen": None}) if screen.wants_json else _ASLEEP)
+    return exit_codes.UNREACHABLE
+
+
+def _queen_line(found: FoundQueen, health: Mapping[str, Any]) -> str:
+    kind = "ephemeral" if found.ephemeral else "standing"
+    process = f", pid {found.process.pid}" if found.process else ""
+    queued = health.get("queue_depth", 0)
+    state = str(health.get("status", "?")).replace("_", " ")
+    return f"queen {state} at {found.url} ({kind}, version {found.version}{process}), {queued} waiting"
+
+
+def _node_row(node: Mapping[str, Any]) -> Sequence[object]:
+    return node.get("name"), node.get("state"), _devices(node.get("devices")), node.get("workers", 0)
+
+
+def _devices(devices: object) -> str:
+    if not isinstance(devices, Mapping):
+        return "-"
+    words = []
+    if isinstance(cpu := devices.get("cpu"), Mapping):
+        words.append(f"cpu: {cpu.get('cores')} cores, {_room(cpu.get('free_bytes'), cpu.get('ram_bytes'))}")
+    for gpu in devices.get("gpus") or ():
+        room = _room(gpu.get("free_bytes"), gpu.get("vram_bytes"))
+        words.append(f"{gpu.get('id')}: {gpu.get('name')}, {room}")
+    return "; ".join(words) or "-"
+
+
+def _room(free: object, total: object) -> str:
+    if not (isinstance(free, int) and isinstance(total, int)):
+        return "memory unknown"
+    return f"{format_bytes(free)} of {format_bytes(total)} free"
+
+
+def _worker_row(worker: Mapping[str, Any]) -> Sequence[object]:
+    where = f"{worker.get('node_name')}, {worker.get('backend')} {worker.get('device')}"
+    slots = f"{worker.get('slots_available', '?')} of {worker.get('slots_total', '?')}"
+    return worker.get("id"), worker.get("state"), worker.get("model_ref"), where, slots
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[object]], if_none: str) -> list[str]:
+    """Columns as wide as their widest cell; what peers sent cannot steer the terminal."""
+    cells = [header, *([printable_line(str(cell)) for cell in row] for row in rows)]
+    if len(cells) == 1:
+        return [if_none]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def _public(worker: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in worker.items() if name not in _SECRETS}
