@@ -24,6 +24,7 @@ from rbee_shared.port_holder import port_holder
 _LOG = logging.getLogger("rbee.server")
 _MAX_HEADER_BYTES = 64 * 1024
 _BACKLOG = 2048
+_MAX_PORT = 65_535
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -32,18 +33,41 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         PortInUseError: another program holds the port; the message names it and its pid.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)
+        return _listen(host, port)
     except OSError as error:
-        listener.close()
         if error.errno in {errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL}:
             raise PortInUseError(_why_not(host, port, error), details={"port": port}) from None
         raise
-    listener.setblocking(False)  # noqa: FBT003 - the library takes it by position
+
+
+def bind_first_free(host: str, first_port: int, tries: int) -> socket.socket:
+    """A socket on the first of `tries` ports that nobody holds; port 0 lets the system choose.
+
+    Raises:
+        PortInUseError: all of them are held.
+    """
+    last_port = min(first_port + tries - 1, _MAX_PORT)
+    for port in range(first_port, last_port + 1):
+        try:
+            return _listen(host, port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise PortInUseError(_why_not(host, port, error), details={"port": port}) from None
+    raise PortInUseError(f"every port from {first_port} to {last_port} is held", details={"port": first_port})
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)  # noqa: FBT003 - the library takes it by position
+    except OSError:
+        listener.close()
+        raise
     return listener
 
 
