@@ -1,0 +1,72 @@
+"""The worker's command line: parse, call, exit with its status."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from llm_worker_rbee.life import serve_model
+from llm_worker_rbee.settings import WorkerSettings
+from rbee_shared.daemon import Daemon, run_daemon
+from rbee_shared.errors import InvalidRequestError, NotSupportedError
+from rbee_shared.settings import load_settings
+
+PROGRAM = "llm-worker-rbee"
+
+
+def worker(  # noqa: PLR0917 - typer calls it by name
+    model: Annotated[str | None, typer.Option("--model", "--model-path", help="The GGUF file to serve.")] = None,
+    model_ref: Annotated[str | None, typer.Option(help="What the cluster calls the model.")] = None,
+    backend: Annotated[str | None, typer.Option(help="cpu, cuda, metal or vulkan.")] = None,
+    device: Annotated[str | None, typer.Option(help="Number of the backend's device.")] = None,
+    port: Annotated[int | None, typer.Option(help="First port to try; exactly this one with --local-mode.")] = None,
+    hive_url: Annotated[str | None, typer.Option("--hive-url", "--callback-url", help="Where to report.")] = None,
+    worker_id: Annotated[str | None, typer.Option(help="This worker's name in the cluster.")] = None,
+    slots: Annotated[int | None, typer.Option(help="Answers that are generated at a time.")] = None,
+    n_ctx: Annotated[int | None, typer.Option(help="Context in tokens; default: the model's, at most 4096.")] = None,
+    local_mode: Annotated[
+        bool | None, typer.Option("--local-mode", help="Serve alone: loopback only, no hive, no key.")
+    ] = None,
+    parent: Annotated[str | None, typer.Option(help="`stdin`: a hive has started this worker.", hidden=True)] = None,
+) -> None:
+    """Serve one model. Started by a hive, or by hand with --local-mode."""
+    if parent not in {None, "stdin"}:
+        raise typer.BadParameter("only `stdin` is known", param_hint="--parent")
+    flags = {
+        "model": model,
+        "model_ref": model_ref,
+        "backend": backend,
+        "device": device,
+        "port": port,
+        "hive_url": hive_url,
+        "worker_id": worker_id,
+        "slots": slots,
+        "n_ctx": n_ctx,
+        "local_mode": local_mode,
+    }
+
+    async def body(daemon: Daemon) -> None:
+        settings = load_settings(WorkerSettings, flags=flags, config=daemon.home.config)
+        _require_sense(settings, daemon)
+        await serve_model(daemon, settings)
+
+    sys.exit(run_daemon(PROGRAM, body, with_parent=parent is not None, logs_to_stderr=parent is not None))
+
+
+def run() -> None:
+    """The console script."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(worker)
+    app(prog_name=PROGRAM)
+
+
+def _require_sense(settings: WorkerSettings, daemon: Daemon) -> None:
+    if settings.slots != 1:
+        raise NotSupportedError(f"--slots {settings.slots}: this version generates one answer at a time")
+    if settings.local_mode:
+        return
+    if daemon.handshake is None or not daemon.handshake.api_key:
+        raise InvalidRequestError(
+            "a worker is started by its hive, which gives it a key",
+            hint="To serve a model by hand add --local-mode; for a cluster use rbee-keeper.",
+        )

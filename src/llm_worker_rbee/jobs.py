@@ -1,0 +1,260 @@
+"""The answers in progress: admission before the first byte, frames until the one terminal event, and their end.
+
+A job holds its slot from admission until the engine has let go of it, whoever hangs up in between. On the event loop
+only; nothing here waits for the engine.
+"""
+
+import asyncio
+import itertools
+import logging
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Protocol
+
+import anyio
+
+from llm_worker_rbee.domain.engine_events import Emitted, EngineEvent, Failed, Finished, Order
+from llm_worker_rbee.domain.sampling_params import sampler_stages
+from llm_worker_rbee.metrics import Metrics
+from rbee_shared import sse
+from rbee_shared.contracts.events import token_frame
+from rbee_shared.contracts.tasks import ExecuteRequest
+from rbee_shared.errors import AllSlotsBusyError, AlreadyExistsError, RbeeError, TaskNotFoundError
+from rbee_shared.narration import Narration, Narrator, correlation_id
+from rbee_shared.units import format_seconds
+
+_LOG = logging.getLogger("rbee.jobs")
+_FIRST_COUNT_TOKENS = 10
+_COUNT_EVERY_TOKENS = 100
+_COUNT_EVERY_S = 1.0
+
+
+class Engine(Protocol):
+    """What a job needs of the engine."""
+
+    def submit(self, order: Order) -> None: ...
+
+    def cancel(self, key: int) -> None: ...
+
+
+class Job:
+    """One answer. Its frames are read once, by the response that streams them."""
+
+    def __init__(self, job_id: str, key: int) -> None:
+        self.job_id = job_id
+        self.key = key
+        self.correlation = correlation_id.get()
+        self.received_at_s = time.monotonic()
+        self.prompt_tokens = 0
+        self.submitted = False
+        self.cancelled = False
+        self.ended = False
+        self._frames: list[bytes] = []
+        self._next_index = 0
+        self._counted_at_s = self.received_at_s
+        self._count_at_tokens = _FIRST_COUNT_TOKENS
+        self._wake = asyncio.Event()
+        self._narrator = Narrator("llama-backend", self._narrate)
+
+    def tell(self, action: str, human: str, *, cute: str | None = None, tokenizer: bool = False, **facts: Any) -> None:
+        """Narrate into this answer's stream."""
+        narrator = self._narrator.speaking_as("tokenizer") if tokenizer else self._narrator
+        narrator.tell(action, human, cute=cute, correlation=self.correlation, **facts)
+
+    def append(self, frame: bytes) -> None:
+        """Add a frame; ignored after the terminal one."""
+        if not self.ended:
+            self._frames.append(frame)
+            self._wake.set()
+
+    def end(self, frame: bytes) -> None:
+        """Add the terminal frame."""
+        self.append(frame)
+        self.ended = True
+
+    def fail(self, error: RbeeError) -> None:
+        """End with an error."""
+        _LOG.warning("job %s failed: %s (%s)", self.job_id, error.message, error.code)
+        self.end(sse.encode("error", {"job_id": self.job_id, **error.body()}))
+
+    def token(self, event: Emitted) -> None:
+        """Add a token frame, and sparsely a count."""
+        self.append(token_frame(event.text, self._next_index, event.ids))
+        self._next_index += 1
+        if event.tokens_out >= self._count_at_tokens:
+            self._count(event.tokens_out)
+
+    async def frames(self, ping_s: float) -> AsyncGenerator[bytes]:
+        """The stream's bytes: all frames that are there in one chunk, a comment when there is none for long."""
+        while True:
+            if self._frames:
+                chunk = b"".join(self._frames)
+                self._frames.clear()
+                yield chunk
+            elif self.ended:
+                yield sse.DONE
+                return
+            else:
+                self._wake.clear()
+                with anyio.move_on_after(ping_s) as scope:
+                    await self._wake.wait()
+                if scope.cancelled_caught:
+                    yield sse.PING
+
+    def _count(self, tokens_out: int) -> None:
+        self._count_at_tokens = (tokens_out // _COUNT_EVERY_TOKENS + 1) * _COUNT_EVERY_TOKENS
+        now_s = time.monotonic()
+        first = tokens_out < _COUNT_EVERY_TOKENS
+        if first or now_s - self._counted_at_s >= _COUNT_EVERY_S:
+            self._counted_at_s = now_s
+            self.tell("generated", f"generated {tokens_out} tokens", cute="✍️", tokens_out=tokens_out)
+
+    def _narrate(self, narration: Narration) -> None:
+        self.append(sse.encode("narration", narration.to_dict()))
+
+
+class Jobs:
+    """All answers in progress, at most `slots`."""
+
+    def __init__(self, engine: Engine, *, slots: int, metrics: Metrics, on_change: Callable[[], None]) -> None:
+        self._engine = engine
+        self._metrics = metrics
+        self._on_change = on_change
+        self._by_id: dict[str, Job] = {}
+        self._by_key: dict[int, Job] = {}
+        self._keys = itertools.count(1)
+        self._emptied = anyio.Event()
+        self.slots = slots
+        self.last_activity_s = time.time()
+
+    @property
+    def busy(self) -> int:
+        return len(self._by_id)
+
+    def admit(self, job_id: str | None) -> Job:
+        """Take a slot.
+
+        Raises:
+            AlreadyExistsError: an answer of that id is in progress.
+            AllSlotsBusyError: no slot is free.
+        """
+        if job_id is not None and job_id in self._by_id:
+            raise AlreadyExistsError(f"job {job_id} is in progress", hint="Choose another job_id.")
+        if self.busy >= self.slots:
+            self._metrics.refused += 1
+            raise AllSlotsBusyError(f"all {self.slots} slots are busy", details={"slots_total": self.slots})
+        job = Job(job_id or f"job-{secrets.token_hex(8)}", next(self._keys))
+        self._by_id[job.job_id] = self._by_key[job.key] = job
+        self._changed()
+        return job
+
+    def begin(self, job: Job, request: ExecuteRequest, prompt: tuple[int, ...]) -> None:
+        """Hand the job to the engine."""
+        seed = request.seed if request.seed is not None else secrets.randbelow(2**32 - 1)
+        job.prompt_tokens = len(prompt)
+        job.submitted = True
+        self._metrics.requests += 1
+        self._metrics.prompt_tokens += len(prompt)
+        stages = sampler_stages(request, seed)
+        self._engine.submit(Order(job.key, prompt, stages, request.max_tokens, request.stop))
+        if job.cancelled:
+            self._engine.cancel(job.key)
+
+    def cancel(self, job_id: str) -> None:
+        """End an answer early; its stream says CANCELLED.
+
+        Raises:
+            TaskNotFoundError: no answer of that id is in progress.
+        """
+        job = self._by_id.get(job_id)
+        if job is None:
+            raise TaskNotFoundError(f"no job {job_id} is in progress", hint="It may have ended in the meantime.")
+        self._stop(job)
+
+    def leave(self, job: Job) -> None:
+        """The response is over: complete, or its reader is gone."""
+        if not job.submitted:
+            self._remove(job)
+        elif not job.ended:
+            _LOG.info("the reader of job %s is gone", job.job_id)
+            job.ended = True
+            self._stop(job)
+
+    def fail_all(self, error: RbeeError) -> None:
+        """End every stream with an error; slots are freed when the engine lets go."""
+        for job in self._by_id.values():
+            if not job.ended:
+                self._metrics.failed += 1
+                job.fail(error)
+            self._stop(job)
+
+    async def wait_idle(self) -> None:
+        """Return when nothing is in progress."""
+        while self._by_id:
+            await self._emptied.wait()
+
+    def handle(self, event: EngineEvent) -> None:
+        """Take what the engine says of one answer."""
+        if isinstance(event, Emitted):
+            if (job := self._by_key.get(event.key)) is not None:
+                job.token(event)
+        elif isinstance(event, Finished):
+            self._finish(self._by_key[event.key], event)
+        elif isinstance(event, Failed):
+            job = self._by_key[event.key]
+            self._metrics.failed += 1
+            job.fail(event.error)
+            self._remove(job)
+
+    def _finish(self, job: Job, event: Finished) -> None:
+        decode_s = event.finished_at_s - (event.prefilled_at_s or event.finished_at_s)
+        ttft_s = (event.first_token_at_s or event.finished_at_s) - job.received_at_s
+        self._metrics.tokens_out += event.tokens_out
+        self._metrics.decode_s_sum += decode_s
+        self._metrics.ended[event.stop_reason] += 1
+        if event.first_token_at_s is not None:
+            self._metrics.ttft_s_sum += ttft_s
+            self._metrics.ttft_count += 1
+        per_s = event.tokens_out / decode_s if decode_s > 0 else 0.0
+        _LOG.info("job %s: %d tokens, %s", job.job_id, event.tokens_out, event.stop_reason)
+        job.tell(
+            "complete",
+            f"inference complete: {event.tokens_out} tokens in {format_seconds(decode_s)} ({per_s:.0f} tok/s)",
+            cute="✅",
+            tokens_out=event.tokens_out,
+        )
+        job.end(
+            sse.encode(
+                "end",
+                {
+                    "job_id": job.job_id,
+                    "tokens_out": event.tokens_out,
+                    "prompt_tokens": job.prompt_tokens,
+                    "cached_tokens": 0,
+                    "ttft_ms": round(ttft_s * 1000, 3),
+                    "decode_time_ms": round(decode_s * 1000, 3),
+                    "tokens_per_s": round(per_s, 1),
+                    "stop_reason": event.stop_reason,
+                    "stop_sequence_matched": event.stop_matched,
+                },
+            )
+        )
+        self._remove(job)
+
+    def _stop(self, job: Job) -> None:
+        job.cancelled = True
+        if job.submitted:
+            self._engine.cancel(job.key)
+
+    def _remove(self, job: Job) -> None:
+        self._by_id.pop(job.job_id, None)
+        self._by_key.pop(job.key, None)
+        self._changed()
+        if not self._by_id:
+            self._emptied.set()
+            self._emptied = anyio.Event()
+
+    def _changed(self) -> None:
+        self.last_activity_s = time.time()
+        self._on_change()

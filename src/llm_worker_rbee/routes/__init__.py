@@ -1,0 +1,1 @@
+"""HTTP, one module per subject: parse, call a service, answer."""
