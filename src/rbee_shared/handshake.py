@@ -9,9 +9,8 @@ import select
 import time
 from dataclasses import asdict, dataclass, fields
 
-import psutil
-
 from rbee_shared.errors import InvalidRequestError
+from rbee_shared.process_identity import is_running, this_process
 
 MAX_BYTES = 64 * 1024
 
@@ -33,8 +32,8 @@ class Handshake:
     @classmethod
     def from_here(cls, **facts: str | float | bool | None) -> "Handshake":
         """A handshake whose parent is this process."""
-        me = psutil.Process()
-        return cls(parent_pid=me.pid, parent_create_time=me.create_time(), **facts)  # type: ignore[arg-type]
+        pid, create_time = this_process()
+        return cls(parent_pid=pid, parent_create_time=create_time, **facts)  # type: ignore[arg-type]
 
     def line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"
@@ -42,10 +41,7 @@ class Handshake:
     @property
     def parent_alive(self) -> bool:
         """Whether the very process that wrote this still runs."""
-        try:
-            return abs(psutil.Process(self.parent_pid).create_time() - self.parent_create_time) < 1
-        except psutil.NoSuchProcess:
-            return False
+        return is_running(self.parent_pid, self.parent_create_time)
 
 
 def read_handshake(timeout_s: float, descriptor: int = 0) -> Handshake:

@@ -27,12 +27,9 @@ class RunningDaemon:
     @property
     def alive(self) -> bool:
         """Whether the very process that wrote this still runs."""
-        import psutil  # noqa: PLC0415 - 30 ms that a keeper which finds its queen awake does not pay
+        from rbee_shared.process_identity import is_running  # noqa: PLC0415 - psutil: 30 ms an awake queen's keeper saves
 
-        try:
-            return abs(psutil.Process(self.pid).create_time() - self.create_time) < 1
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            return False
+        return is_running(self.pid, self.create_time)
 
 
 def read_run_file(path: Path) -> RunningDaemon | None:
@@ -53,11 +50,11 @@ def claimed_daemon(path: Path) -> RunningDaemon | None:
 @contextmanager
 def run_file(path: Path, *, url: str, instance: str) -> Generator[None]:
     """Publish this process as the one that serves `url`; withdrawn on leaving."""
-    import psutil  # noqa: PLC0415 - as above
+    from rbee_shared.process_identity import this_process  # noqa: PLC0415 - as above
 
-    me = psutil.Process()
-    daemon = RunningDaemon(url, me.pid, me.create_time(), instance)
-    draft = path.with_name(f"{path.name}.{me.pid}")
+    pid, create_time = this_process()
+    daemon = RunningDaemon(url, pid, create_time, instance)
+    draft = path.with_name(f"{path.name}.{pid}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE_FILE)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         json.dump(asdict(daemon), file)
