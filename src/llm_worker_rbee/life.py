@@ -28,7 +28,7 @@ from rbee_shared.daemon import Daemon
 from rbee_shared.errors import ShuttingDownError, WorkerCrashedError
 from rbee_shared.ids import new_worker_id
 from rbee_shared.lease import Lease
-from rbee_shared.narration import Narrator
+from rbee_shared.narration import Narrator, correlation_id
 from rbee_shared.server import bind, bind_first_free, serving, url_of
 from rbee_shared.units import format_bytes, format_seconds
 
@@ -107,7 +107,6 @@ class _Worker:
 
     async def live(self) -> None:
         """Load, report, serve, until `stopping` is requested and everything is freed."""
-        self._say.tell("listening", f"HTTP server ready on :{self._url.rpartition(':')[2]}", cute="🌐", url=self._url)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch_failure)
             tasks.start_soon(self._get_ready)
@@ -134,6 +133,9 @@ class _Worker:
         raise error
 
     async def _get_ready(self) -> None:
+        """Tell of the start, for the request that this worker was ordered for; set in this task's context only."""
+        correlation_id.set(self._daemon.handshake.correlation_id if self._daemon.handshake is not None else None)
+        self._say.tell("listening", f"HTTP server ready on :{self._url.rpartition(':')[2]}", cute="🌐", url=self._url)
         load = self.services.load
         device = await load.wait_device()
         say = self._say.speaking_as("device-manager")

@@ -93,7 +93,7 @@ class HiveLifecycle:
             raise
 
     async def _wake(self, node: str, tell: Narrator) -> HiveEntry:
-        tell.tell("wake_hive", f"waking the hive at {node} on :{self.launcher.port}", cute="🐝")
+        tell.tell("wake_hive", f"waking the hive at {node} on {self.launcher.where}", cute="🐝")
         child = await self.launcher.launch(self.group, partial(self._hive_gone, node))
         listening = await child.wait_listening(self.clocks.daemon_start_s)
         entry = self.hives.get(node)

@@ -34,6 +34,11 @@ class LocalLauncher:
     hear: Callable[[Narration], None]
     stopping: Callable[[], bool]
 
+    @property
+    def where(self) -> str:
+        """For people."""
+        return f":{self.port}" if self.port else "a free port"
+
     async def launch(self, group: TaskGroup, gone: Gone) -> Child:
         """Spawn it in `group`. From the main thread: the kernel ends it with the thread that spawned it."""
         child = await group.start(self._mind, gone)

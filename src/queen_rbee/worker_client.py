@@ -14,7 +14,7 @@ from queen_rbee.worker_registry import WorkerRegistry
 from rbee_shared import sse
 from rbee_shared.clocks import Clocks
 from rbee_shared.contracts.tasks import Prompted
-from rbee_shared.contracts.workers import WorkerRecord
+from rbee_shared.contracts.workers import WorkerRecord, WorkerState
 from rbee_shared.errors import (
     AllSlotsBusyError,
     NodeUnreachableError,
@@ -97,10 +97,14 @@ class WorkerClient:
             async with self.session.get(url, headers=bearer(record.api_key)) as response:
                 while chunk := await response.content.readany():
                     for frame in splitter.feed(chunk):
-                        if frame.event == "progress":
+                        if frame.event == "progress" and self._is_loading(record.id):
                             task.log.append(sse.encode("progress", frame.json()), droppable=True)
         except (aiohttp.ClientError, TimeoutError, RbeeError) as error:
             _LOG.debug("no progress from %s: %s", url, error)
+
+    def _is_loading(self, worker_id: str) -> bool:
+        record = self.workers.get(worker_id)
+        return record is not None and record.state in {WorkerState.STARTING, WorkerState.LOADING}
 
 
 def _stop_clock(scope: anyio.CancelScope) -> None:
