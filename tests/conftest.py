@@ -9,6 +9,12 @@ import pytest
 from blockbuster import blockbuster_ctx
 
 _OURS = ["llm_worker_rbee", "queen_rbee", "rbee_hive", "rbee_keeper", "rbee_shared"]
+# reads of /proc and of a local log's end, and a fork that must happen in the main thread (PDEATHSIG): below 5 ms each
+_MAY_BLOCK = {
+    "rbee_shared/handshake.py": {"from_here"},
+    "rbee_shared/child_io.py": {"spawn"},
+    "rbee_shared/child.py": {"last_words"},
+}
 
 
 @pytest.fixture(scope="session")
@@ -22,5 +28,8 @@ def _no_blocking(request: pytest.FixtureRequest) -> Generator[None, None, None]:
     if request.node.get_closest_marker("allow_blocking"):
         yield
         return
-    with blockbuster_ctx(_OURS):
+    with blockbuster_ctx(_OURS) as guard:
+        for function in guard.functions.values():
+            for file, functions in _MAY_BLOCK.items():
+                function.can_block_in(file, functions)
         yield

@@ -10,27 +10,26 @@ import os
 import signal
 import subprocess
 import sys
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import anyio
 
+from rbee_shared.child_io import LineSplitter, drained, is_zombie, read_some, spawn
 from rbee_shared.errors import NoCapacityError, RbeeError, RequestTimeoutError, error_from_body
 from rbee_shared.handshake import Handshake
 from rbee_shared.narration import Narration
-from rbee_shared.redaction import redact
+from rbee_shared.redaction import printable_line, redact
 
 _LOG = logging.getLogger("rbee.child")
-_MAX_LINE_BYTES = 64 * 1024
-_READ_BYTES = 64 * 1024
 _EXIT_POLL_S = 0.02
 _KILL_WAIT_S = 5.0
 _LAST_WORDS_LINES = 50
 _LAST_WORDS_BYTES = 16 * 1024
+_LAST_LINES_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Child:
     @property
     def returncode(self) -> int | None:
         """As `subprocess` has it: negative is a signal; None while it runs."""
-        return self._popen.poll()
+        return self._poll()
 
     async def wait_listening(self, timeout_s: float) -> Listening:
         """Wait until it has bound its port.
@@ -119,7 +118,7 @@ class Child:
                 text = file.read().decode(errors="replace")
         except OSError:
             return []
-        return [redact(line) for line in text.splitlines()[-_LAST_WORDS_LINES:]]
+        return [redact(printable_line(line)) for line in text.splitlines()[-_LAST_WORDS_LINES:]]
 
     def close_stdin(self) -> None:
         """End of file on its stdin: to the child this is the parent's death."""
@@ -143,39 +142,54 @@ class Child:
             self._signal_group(signal.SIGKILL)
             await self._exited_within(_KILL_WAIT_S)
 
+    def kill(self) -> None:
+        """KILL to its whole group, without waiting."""
+        self._signal_group(signal.SIGKILL)
+
     def _signal_group(self, number: signal.Signals) -> None:
-        if self._popen.poll() is None:  # not reaped yet, so the group's number is still its own
+        if self._poll() is None:  # not reaped yet, so the group's number is still its own
             os.killpg(self._popen.pid, number)
+
+    def _poll(self) -> int | None:
+        """Its return code. What a dead child leaves of its group is killed before the group's number is free."""
+        if self._popen.returncode is None and is_zombie(self._popen.pid):
+            with suppress(ProcessLookupError):
+                os.killpg(self._popen.pid, signal.SIGKILL)
+        return self._popen.poll()
 
     async def _exited_within(self, seconds: float) -> bool:
         with anyio.move_on_after(seconds):
             await self._until_exit()
-        return self._popen.poll() is not None
+        return self._poll() is not None
 
     async def _until_exit(self) -> None:
-        if sys.platform == "linux" and self._popen.poll() is None:
+        if sys.platform == "linux" and self._poll() is None:
             descriptor = os.pidfd_open(self._popen.pid)
             try:
                 await anyio.wait_readable(descriptor)
             finally:
                 os.close(descriptor)
-        while self._popen.poll() is None:  # noqa: ASYNC110 - there is no event for it on macOS
+        while self._poll() is None:  # noqa: ASYNC110 - there is no event for it on macOS
             await anyio.sleep(_EXIT_POLL_S)
+
+    async def _pump_within(self, scope: anyio.CancelScope) -> None:
+        with scope:
+            await self._pump()
 
     async def _pump(self) -> None:
         """Read its stdout for its whole life: an undrained pipe would stop it."""
         stdout = self._popen.stdout
         assert stdout is not None
-        lines = _LineSplitter()
+        lines = LineSplitter()
         os.set_blocking(stdout.fileno(), False)
         async with anyio.create_task_group() as group:
             group.start_soon(self._end_when_dead, group.cancel_scope)
-            while chunk := await _read(stdout.fileno()):
+            while chunk := await read_some(stdout.fileno()):
                 for line in lines.feed(chunk):
                     self._take(line)
             await self._until_exit()
             group.cancel_scope.cancel()
-        for line in lines.feed(_drained(stdout.fileno()) + b"\n"):
+        for line in lines.feed(drained(stdout.fileno()) + b"\n"):
             self._take(line)
         self._ended.set()
         self._change()
@@ -192,7 +206,7 @@ class Child:
         try:
             record = json.loads(line)
             kind, number = record["type"], int(record["n"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             self.lines_lost += 1
             _LOG.warning("%s said something that is no record: %r", self._name(), line[:200])
             return
@@ -201,7 +215,8 @@ class Child:
         elif kind == "listening":
             self.listening = Listening(str(record.get("url")), str(record.get("instance")))
         elif kind == "failed":
-            self.failure = error_from_body(record.get("error") or {})
+            error = record.get("error")
+            self.failure = error_from_body(error if isinstance(error, dict) else {})
         self._heard = max(self._heard, number)
         self._change()
 
@@ -231,38 +246,29 @@ async def running(
     """Start `command` in a session of its own, give it `handshake`, and stop it on leaving.
 
     `stop_grace_s` None leaves it running: it only loses this process's end of its stdin.
+
+    Raises:
+        NoCapacityError: no process could be started.
     """
-    child = Child(command, _spawn(command), hear)
+    child = Child(command, spawn(command.argv, command.env, command.stderr), hear)
     try:
         _hand_over(child._popen, handshake)  # noqa: SLF001 - same module, made two lines above
+        listening = anyio.CancelScope(shield=True)  # what it says while it is being stopped is heard too
         async with anyio.create_task_group() as group:
-            group.start_soon(child._pump)  # noqa: SLF001
+            group.start_soon(child._pump_within, listening)  # noqa: SLF001
             try:
                 yield child
             finally:
                 with anyio.CancelScope(shield=True):  # our own cancellation must not leak a live child
                     if stop_grace_s is not None:
                         await child.stop(stop_grace_s)
-                        with anyio.move_on_after(1):
+                        with anyio.move_on_after(_LAST_LINES_S):
                             await child._ended.wait()  # noqa: SLF001 - its last lines
-                group.cancel_scope.cancel()
+                listening.cancel()
     finally:
         child.close_stdin()
         if child._popen.stdout is not None:  # noqa: SLF001
             child._popen.stdout.close()  # noqa: SLF001
-
-
-def _spawn(command: Command) -> "subprocess.Popen[bytes]":
-    with command.stderr.open("ab") as stderr:
-        return subprocess.Popen(  # noqa: S603 - argv is built by our own code, never by a shell
-            list(command.argv),
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **command.env},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            start_new_session=True,  # Ctrl+C in the terminal is the keeper's alone
-            bufsize=0,
-        )
 
 
 def _hand_over(popen: "subprocess.Popen[bytes]", handshake: Handshake) -> None:
@@ -271,39 +277,6 @@ def _hand_over(popen: "subprocess.Popen[bytes]", handshake: Handshake) -> None:
         popen.stdin.write(handshake.line())  # far below a pipe's capacity: does not block
     except BrokenPipeError:
         _LOG.debug("pid %d died before its handshake", popen.pid)  # whoever waits for it is told why
-
-
-async def _read(descriptor: int) -> bytes:
-    """The next bytes of a non-blocking descriptor; empty at its end."""
-    while True:
-        await anyio.wait_readable(descriptor)
-        try:
-            return os.read(descriptor, _READ_BYTES)
-        except BlockingIOError:
-            continue
-
-
-def _drained(descriptor: int) -> bytes:
-    """What a dead child left in the pipe."""
-    chunks: deque[bytes] = deque()
-    try:
-        while chunk := os.read(descriptor, _READ_BYTES):
-            chunks.append(chunk)
-    except BlockingIOError:
-        _LOG.debug("somebody else still holds the pipe open")
-    return b"".join(chunks)
-
-
-class _LineSplitter:
-    """Lines out of chunks. A line beyond the bound is cut there, and what follows the next newline is in step again."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, chunk: bytes) -> list[bytes]:
-        lines = (self._rest + chunk).split(b"\n")
-        self._rest = lines.pop()[:_MAX_LINE_BYTES]
-        return [line[:_MAX_LINE_BYTES] for line in lines]
 
 
 def describe_exit(returncode: int | None) -> str:
