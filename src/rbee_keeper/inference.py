@@ -10,7 +10,7 @@ from rbee_keeper.interrupts import Interrupts
 from rbee_keeper.output import nobody_reads
 from rbee_keeper.prompt import check_request
 from rbee_keeper.queen_finder import find_queen
-from rbee_keeper.queen_lifecycle import AwakeQueen, awake_queen, wait_for_her_end
+from rbee_keeper.queen_lifecycle import SHE_IS_LEAVING, AwakeQueen, awake_queen, wait_for_her_end
 from rbee_keeper.render import Screen
 from rbee_keeper.settings import KeeperSettings
 from rbee_shared.errors import (
@@ -121,9 +121,10 @@ class _Inference:
             try:
                 await self._stream(queen)
             except ShuttingDownError as error:
-                refusal = error
+                refusal, queen.is_leaving = error, True
+                self._screen.narrator.tell("wait", SHE_IS_LEAVING, cute="⏳")
             except RbeeError as error:
-                self._fail(queen.post_mortem(error), as_event=True)
+                self._fail(await queen.post_mortem(error), as_event=True)
             finally:
                 self.tell_if_cut()
         if refusal is not None:

@@ -26,11 +26,13 @@ from rbee_shared.units import format_seconds
 if TYPE_CHECKING:
     from rbee_shared.child import Child, Listening
 
+SHE_IS_LEAVING = "queen is shutting down; waking a new one when she is gone"
 _LOCK_POLL_S = 0.05
 _ATTEMPTS = 5
 _STILL_BUSY_S = 2.0
 _STILL_BUSY_POLL_S = 0.1
 _TERM_GRACE_S = 5.0
+_DEATH_SEEN_S = 1.0
 
 
 @dataclass
@@ -40,18 +42,18 @@ class AwakeQueen:
     found: FoundQueen
     child: "Child | None" = None
     hold: Hold | None = None
+    is_leaving: bool = False
     said_goodbye: anyio.Event = field(default_factory=anyio.Event)
 
-    def post_mortem(self, error: RbeeError) -> RbeeError:
+    async def post_mortem(self, error: RbeeError) -> RbeeError:
         """Add how she died, where this keeper can know it."""
-        if isinstance(error, QueenLostError) and self.child is not None and self.child.returncode is not None:
-            from rbee_shared.child import describe_exit  # noqa: PLC0415 - loaded already: she was spawned by it
+        if not isinstance(error, QueenLostError) or self.child is None:
+            return error
+        from rbee_shared.child import describe_exit  # noqa: PLC0415 - loaded already: she was spawned by it
 
-            return QueenLostError(
-                f"{error.message} ({describe_exit(self.child.returncode)})",
-                hint=error.hint,
-                details={"last_words": self.child.last_words()[-5:]},
-            )
+        with anyio.move_on_after(_DEATH_SEEN_S):
+            how = describe_exit(await self.child.wait_exit())
+            return QueenLostError(f"{error.message} ({how})", hint=error.hint, details=error.details)
         return error
 
 
@@ -93,17 +95,17 @@ async def _find_or_wake(
             if found is None or settings.queen_url is not None:
                 raise
             if isinstance(error, ShuttingDownError):
+                screen.narrator.tell("wait", SHE_IS_LEAVING, cute="⏳")
                 await wait_for_her_end(found, settings, screen)
     raise ShuttingDownError("the queen was on her way out each time she was asked")
 
 
 async def wait_for_her_end(found: FoundQueen, settings: KeeperSettings, screen: Screen) -> None:
-    """Say that she is shutting down, and wait until she is gone.
+    """Wait until she is gone.
 
     Raises:
         ShuttingDownError: she takes longer than she may.
     """
-    screen.narrator.tell("wait", "queen is shutting down; waking a new one when she is gone", cute="⏳")
     screen.wait_for("the queen to shut down")
     if not await until_gone(found, settings.clocks.keeper_drain_s):
         raise ShuttingDownError(f"the queen at {found.url} is still shutting down")
@@ -236,7 +238,7 @@ async def _let_go(queen: AwakeQueen, settings: KeeperSettings, screen: Screen) -
 
 async def _ask_to_go(queen: AwakeQueen, settings: KeeperSettings, screen: Screen) -> bool:
     """Whether she is on her way out now."""
-    if queen.said_goodbye.is_set():
+    if queen.is_leaving or queen.said_goodbye.is_set():
         return True
     assert queen.hold is not None
     screen.narrator.tell("shutdown", "asking queen to cascade shutdown", cute="🌙")

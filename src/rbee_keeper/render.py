@@ -128,14 +128,15 @@ class Screen:
             self._json("error", error.body())
         self.end_answer()
         head = f"{_RED}error:{_PLAIN}" if self._colour else "error:"
-        source = f", from {error.source}" if error.source else ""
-        self._err.write(f"{head} {_safe(error.message)} ({error.code}{_safe(source)})\n")
-        for fault in _faults(error):
-            self._err.write(f"  - {fault}\n")
+        lines = [f"{head} {_safe(error.message)} ({error.code})"]
+        lines += [f"  - {fault}" for fault in _faults(error)]
+        if error.source not in {None, "queen-rbee"}:
+            lines.append(f"  from: {_safe(str(error.source))}")
         if error.hint:
-            self._err.write(f"  next: {_safe(error.hint)}\n")
+            lines.append(f"  next: {_safe(error.hint)}")
         if incomplete:
-            self._err.write("  what was printed is incomplete\n")
+            lines.append("  what was printed is incomplete")
+        self._err.write("".join(f"{line}\n" for line in lines))
         self._touch()
 
     async def watch_silence(self) -> None:
@@ -202,7 +203,8 @@ def _safe(text: str) -> str:
 
 
 def _faults(error: RbeeError) -> list[str]:
+    """Each on a line where there are several; the message of a single one says it all."""
     faults = error.details.get("errors")
-    if not isinstance(faults, list):
+    if not isinstance(faults, list) or len(faults) == 1:
         return []
     return [_safe(f"{fault.get('field')}: {fault.get('message')}") for fault in faults if isinstance(fault, dict)]

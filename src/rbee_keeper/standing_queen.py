@@ -10,7 +10,7 @@ import anyio.to_thread
 
 from rbee_keeper import exit_codes
 from rbee_keeper.queen_finder import FoundQueen, find_queen, until_gone
-from rbee_keeper.queen_lifecycle import spawn_lock, wait_for_her_end
+from rbee_keeper.queen_lifecycle import SHE_IS_LEAVING, spawn_lock, wait_for_her_end
 from rbee_keeper.render import Screen
 from rbee_keeper.settings import KeeperSettings
 from rbee_shared.errors import (
@@ -47,6 +47,7 @@ async def start_queen(settings: KeeperSettings, screen: Screen) -> int:
 async def _start(settings: KeeperSettings, screen: Screen) -> None:
     found = await find_queen(settings)
     if found is not None and found.shutting_down:
+        screen.narrator.tell("wait", SHE_IS_LEAVING, cute="⏳")
         await wait_for_her_end(found, settings, screen)
         found = None
     if found is None:
