@@ -131,12 +131,11 @@ class Dispatcher:
             task.fail(CancelledTaskError("the task was cancelled"))
 
     async def _serve(self, task: Task, *, trusted: bool) -> None:
-        tell = task.narrator
         task.enter(TaskState.PREPARING, "preparing")
-        entry = await self.lifecycle.ensure(task.wish.node, tell, task.now)
-        await self.starter.require_model(entry, task, trusted=trusted)
-        placement = await self.matchmaker.placement(task)
-        try:
+        with self.matchmaker.in_line(task) as waiting:
+            entry = await self.lifecycle.ensure(task.wish.node, task.narrator, task.now)
+            await self.starter.require_model(entry, task, trusted=trusted)
+            placement = await self.matchmaker.placement(waiting)
             task.receipt = {"node": task.wish.node, "reason": placement.reason}
             if isinstance(placement, UseWorker):
                 worker_id, decision = placement.worker_id, "use_worker"
@@ -144,9 +143,7 @@ class Dispatcher:
                 worker_id, decision = await self.starter.start(entry, task, placement), "start_worker"
             task.worker_id = worker_id
             task.receipt |= {"decision": decision, "worker_id": worker_id}
-            await self._execute(task, worker_id, tell)
-        finally:
-            self.matchmaker.workers.release(task.id)
+            await self._execute(task, worker_id, task.narrator)
 
     async def _execute(self, task: Task, worker_id: str, tell: Narrator) -> None:
         record = self.matchmaker.workers.get(worker_id)

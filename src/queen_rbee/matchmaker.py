@@ -1,10 +1,13 @@
-"""Brings waiting tasks and workers together, first in, first out.
+"""Brings waiting tasks and workers together, first in, first out for each model.
 
-The one place where slots and loads are promised: `match` looks at the whole queue and the whole cluster without an
-await, asks the pure scheduler about each waiting task in order, and notes what it promised before it looks at the next.
+A task takes its place in line when it begins, and is decided for once it is prepared (its hive is up, its model known):
+a later task for the same model never overtakes it meanwhile. The one place where slots and loads are promised: `match`
+looks at the whole queue and the whole cluster without an await, asks the pure scheduler about each waiting task in
+order, and notes what it promised before it looks at the next.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import anyio
@@ -17,8 +20,12 @@ from rbee_shared.errors import BackendUnavailableError, RbeeError
 
 
 @dataclass
-class _Waiting:
+class Place:
+    """A task's place in line."""
+
     task: Task
+    asked_for: str
+    prepared: bool = False
     decided: anyio.Event = field(default_factory=anyio.Event)
     placement: UseWorker | SpawnWorker | None = None
     error: RbeeError | None = None
@@ -45,28 +52,31 @@ class Matchmaker:
     def __init__(self, devices: Callable[[], tuple[DeviceFacts, ...]]) -> None:
         self.workers = WorkerRegistry(self.match)
         self._devices = devices
-        self._line: list[_Waiting] = []
+        self._line: list[Place] = []
         self._loads: dict[str, Load] = {}
 
-    async def placement(self, task: Task) -> UseWorker | SpawnWorker:
-        """Wait in line until the task has a worker's slot, or is the one to start a worker.
+    @contextmanager
+    def in_line(self, task: Task) -> Generator[Place]:
+        """Keep the task's place in line for the length of the block."""
+        place_in_line = Place(task, task.wish.model_ref)
+        self._line.append(place_in_line)
+        try:
+            yield place_in_line
+        finally:
+            self._line.remove(place_in_line)
+            self._loads.pop(task.id, None)
+            self.workers.release(task.id)
 
-        A slot is promised until `workers.release`; a load until `load_done` or `load_failed`.
+    async def placement(self, waiting: Place) -> UseWorker | SpawnWorker:
+        """Wait until the task has a worker's slot, or is the one to start a worker. Both are its own while in line.
 
         Raises:
             BackendUnavailableError: no device of the node answers to the wish.
             RbeeError: the load that this task was waiting for failed.
         """
-        waiting = _Waiting(task)
-        self._line.append(waiting)
-        try:
-            self.match()
-            await waiting.decided.wait()
-        except BaseException:
-            self._undo(waiting)
-            raise
-        finally:
-            self._leave(waiting)
+        waiting.prepared = True
+        self.match()
+        await waiting.decided.wait()
         if waiting.placement is None:
             assert waiting.error is not None
             raise waiting.error
@@ -75,8 +85,11 @@ class Matchmaker:
     def match(self) -> None:
         """Decide for everybody who can be decided for."""
         position = 0
+        unprepared: set[str] = set()
         for waiting in self._line:
-            if waiting.decided.is_set():
+            if not waiting.prepared:
+                unprepared.add(waiting.asked_for)
+            if waiting.decided.is_set() or waiting.asked_for in unprepared:
                 continue
             decision: Placement = place(waiting.task.wish, self.cluster())
             match decision:
@@ -107,15 +120,6 @@ class Matchmaker:
         for waiting in self._line:
             if load is not None and not waiting.decided.is_set() and _same_load(waiting.task.wish, load):
                 waiting.refuse(error)
-        self.match()
-
-    def _undo(self, waiting: _Waiting) -> None:
-        """The task was cancelled in the very moment it was decided for: nothing stays promised to it."""
-        self._loads.pop(waiting.task.id, None)
-        self.workers.release(waiting.task.id)
-
-    def _leave(self, waiting: _Waiting) -> None:
-        self._line.remove(waiting)
         self.match()
 
 

@@ -113,7 +113,7 @@ class WorkerRegistry:
         )
 
     def views(self) -> tuple[WorkerView, ...]:
-        """For people and applications, ordered by id."""
+        """For people and applications, ordered by id; a stopped one is no longer of interest."""
         return tuple(
             WorkerView(
                 id=worker_id,
@@ -128,6 +128,7 @@ class WorkerRegistry:
                 vram_bytes=entry.record.memory_bytes,
             )
             for worker_id, entry in sorted(self._entries.items())
+            if entry.record.state is not WorkerState.STOPPED
         )
 
     def _mark_gone(self, worker_id: str) -> None:

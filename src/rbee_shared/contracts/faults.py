@@ -1,5 +1,6 @@
 """A wire model's faults as one error: every wrong field is named at once."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -9,13 +10,18 @@ from rbee_shared.errors import InvalidRequestError
 
 def invalid_request(error: ValidationError) -> InvalidRequestError:
     """All faults of a request in one error."""
+    return faults_as_error(error.errors(include_url=False, include_context=False, include_input=False))
+
+
+def faults_as_error(found: Iterable[Mapping[str, Any]]) -> InvalidRequestError:
+    """The same, for pydantic's faults as a list."""
     faults: list[dict[str, Any]] = [
         {
             "field": ".".join(str(part) for part in fault["loc"]) or "(body)",
             "constraint": fault["type"],
             "message": fault["msg"].removeprefix("Value error, "),
         }
-        for fault in error.errors(include_url=False, include_context=False, include_input=False)
+        for fault in found
     ]
     text = "; ".join(f"{fault['field']}: {fault['message']}" for fault in faults)
     return InvalidRequestError(text, details={"errors": faults})

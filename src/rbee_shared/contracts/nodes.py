@@ -8,7 +8,6 @@ from pydantic import Field
 from rbee_shared.contracts.base import Wire
 from rbee_shared.contracts.workers import WorkerRecord
 
-
 Transport = Literal["local", "ssh", "http"]
 
 

@@ -1,9 +1,9 @@
 """Workers as the hive tells of them: its own records, and the orders it takes."""
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from rbee_shared.contracts.base import Wire
 from rbee_shared.contracts.tasks import Backend
@@ -32,6 +32,16 @@ class SpawnRequest(Wire):
     slots: int | None = Field(default=None, ge=1, le=256)
     port_hint: int | None = Field(default=None, ge=1, le=65_535)
     request_id: str | None = Field(default=None, min_length=1, max_length=128)
+
+    @model_validator(mode="after")
+    def _one_model(self) -> Self:
+        if (self.model is None) == (self.model_ref is None):
+            raise ValueError("give model, or model_ref as another name for it")
+        return self
+
+    @property
+    def chosen_model(self) -> str:
+        return self.model or self.model_ref or ""
 
 
 class WorkerRecord(Wire):
@@ -93,6 +103,13 @@ class WorkerHeartbeat(Wire):
     last_activity: float | None = None
     narrated: int = 0
     load_done: int | None = Field(default=None, description="Per mille of the load, while loading.")
+
+    @field_validator("state", mode="before")
+    @classmethod
+    def _any_spelling(cls, value: object) -> object:
+        """`Ready` and `Loading` are how the oldest documents write it."""
+        text = value.lower() if isinstance(value, str) else value
+        return WorkerState.IDLE if text == "ready" else text
 
 
 class WorkerView(Wire):

@@ -41,13 +41,18 @@ def record(id_: str, state: WorkerState, model: str = "builtin:m") -> WorkerReco
 
 
 @asynccontextmanager
-async def racing(matchmaker: Matchmaker, tasks: list[Task]) -> AsyncGenerator[dict[str, object]]:
-    """All tasks ask at once, in order; what each got, by id."""
+async def racing(
+    matchmaker: Matchmaker, tasks: list[Task]
+) -> AsyncGenerator[tuple[dict[str, object], dict[str, anyio.Event]]]:
+    """All tasks ask at once, in order; what each got, by id, and an event each that lets it leave."""
     results: dict[str, object] = {}
+    left = {task.id: anyio.Event() for task in tasks}
 
     async def ask(task: Task) -> None:
         try:
-            results[task.id] = await matchmaker.placement(task)
+            with matchmaker.in_line(task) as place:
+                results[task.id] = await matchmaker.placement(place)
+                await left[task.id].wait()
         except RbeeError as error:
             results[task.id] = error
 
@@ -56,7 +61,7 @@ async def racing(matchmaker: Matchmaker, tasks: list[Task]) -> AsyncGenerator[di
             group.start_soon(ask, task)
             await anyio.lowlevel.checkpoint()
         await anyio.wait_all_tasks_blocked()
-        yield results
+        yield results, left
         group.cancel_scope.cancel()
 
 
@@ -64,7 +69,7 @@ async def test_one_load_is_shared_and_slots_go_in_order() -> None:
     matchmaker = Matchmaker(lambda: (CPU,))
     first, second, third = tasks = [new_task() for _ in range(3)]
 
-    async with racing(matchmaker, tasks) as results:
+    async with racing(matchmaker, tasks) as (results, left):
         assert isinstance(results[first.id], SpawnWorker)
         assert len(results) == 1, "the others wait for that load"
 
@@ -73,12 +78,12 @@ async def test_one_load_is_shared_and_slots_go_in_order() -> None:
         await anyio.wait_all_tasks_blocked()
         assert len(results) == 1, "the slot was promised to the one who loaded"
 
-        matchmaker.workers.release(first.id)
+        left[first.id].set()
         await anyio.wait_all_tasks_blocked()
         assert isinstance(results[second.id], UseWorker)
         assert third.id not in results
 
-        matchmaker.workers.release(second.id)
+        left[second.id].set()
         await anyio.wait_all_tasks_blocked()
         assert isinstance(results[third.id], UseWorker)
 
@@ -87,7 +92,7 @@ async def test_a_failed_load_fails_all_who_waited_for_it() -> None:
     matchmaker = Matchmaker(lambda: (CPU,))
     loader, waiter, other = tasks = [new_task(), new_task(), new_task("builtin:other")]
 
-    async with racing(matchmaker, tasks) as results:
+    async with racing(matchmaker, tasks) as (results, _):
         matchmaker.load_failed(loader, ModelInvalidError("not a GGUF"))
         await anyio.wait_all_tasks_blocked()
 
@@ -97,14 +102,16 @@ async def test_a_failed_load_fails_all_who_waited_for_it() -> None:
 
 async def test_no_such_device_is_refused_at_once() -> None:
     matchmaker = Matchmaker(lambda: (CPU,))
-    with pytest.raises(BackendUnavailableError, match="localhost has no device 7; its devices are: cpu"):
-        await matchmaker.placement(new_task(device=7))
+    with (
+        matchmaker.in_line(new_task(device=7)) as place,
+        pytest.raises(BackendUnavailableError, match="localhost has no device 7; its devices are: cpu"),
+    ):
+        await matchmaker.placement(place)
 
 
 async def test_waiting_tasks_are_told_their_place_in_line() -> None:
     matchmaker = Matchmaker(lambda: (CPU,))
-    matchmaker.workers.put("localhost", record("w", WorkerState.BUSY))
-    matchmaker.workers.promise("w", "somebody")
+    matchmaker.workers.put("localhost", record("w", WorkerState.BUSY), promised_to="somebody")
     tasks = [new_task() for _ in range(3)]
 
     async with racing(matchmaker, tasks):
@@ -115,21 +122,35 @@ async def test_waiting_tasks_are_told_their_place_in_line() -> None:
         assert b'"position":1,' in tasks[1].log.everything()
 
 
-@pytest.mark.parametrize("round_", range(50))
-async def test_a_cancelled_waiter_leaves_no_promise(round_: int) -> None:
+async def test_a_task_is_not_overtaken_while_it_is_being_prepared() -> None:
     matchmaker = Matchmaker(lambda: (CPU,))
-    task = new_task()
+    matchmaker.workers.put("localhost", record("w", WorkerState.IDLE))
+    slow, later, other = new_task(), new_task(), new_task("builtin:other")
+
+    with matchmaker.in_line(slow) as slow_place:
+        async with racing(matchmaker, [later, other]) as (results, _):
+            assert later.id not in results
+            assert isinstance(results[other.id], SpawnWorker), "another model's task passes"
+            assert isinstance(await matchmaker.placement(slow_place), UseWorker)
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_cancelled_waiter_leaves_no_promise(steps: int) -> None:
+    matchmaker = Matchmaker(lambda: (CPU,))
     async with anyio.create_task_group() as group:
-        group.start_soon(matchmaker.placement, task)
-        for _ in range(round_ % 5):
+
+        async def wait() -> None:
+            with matchmaker.in_line(new_task()) as place:
+                await matchmaker.placement(place)
+
+        group.start_soon(wait)
+        for _ in range(steps):
             await anyio.lowlevel.checkpoint()
         group.cancel_scope.cancel()
 
     matchmaker.workers.put("localhost", record("w", WorkerState.IDLE))
-    waiting = new_task()
-    with anyio.fail_after(1):
-        if round_ % 5 < 3:
-            assert isinstance(await matchmaker.placement(waiting), UseWorker)
+    with anyio.fail_after(1), matchmaker.in_line(new_task()) as place:
+        assert isinstance(await matchmaker.placement(place), UseWorker)
 
 
 async def test_a_worker_its_hive_no_longer_lists_is_gone() -> None:

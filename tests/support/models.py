@@ -1,0 +1,33 @@
+"""Model files for tests, made from the one that ships."""
+
+from importlib import resources
+from pathlib import Path
+
+_TYPE_BYTES = 4  # a metadata entry is its key, the type of its value, the value
+
+
+def storyteller() -> bytes:
+    """The embedded model."""
+    return (resources.files("rbee_shared") / "assets" / "storyteller.gguf").read_bytes()
+
+
+def endless_model(path: Path) -> Path:
+    """The storyteller without an end: its last token has another name, and another token is named as the last.
+
+    An answer then runs until `max_tokens` or the context is full, long enough to be killed in the middle.
+    """
+    data = bytearray(storyteller().replace(b"<|end|>", b"<|enD|>"))
+    for name in (b"eos", b"eot", b"eom"):
+        key = b"tokenizer.ggml." + name + b"_token_id"
+        if (at := data.find(key)) >= 0:
+            value = at + len(key) + _TYPE_BYTES
+            data[value : value + 4] = (0).to_bytes(4, "little")
+    path.write_bytes(data)
+    return path
+
+
+def truncated_model(path: Path) -> Path:
+    """A download that broke off."""
+    data = storyteller()
+    path.write_bytes(data[: len(data) // 2])
+    return path

@@ -1,0 +1,148 @@
+"""Every program dies in every way, idle and in mid-answer: who must be gone is gone within the bounds of the design."""
+
+import signal
+import time
+
+import pytest
+
+from tests.support.cluster import Cluster, Running, wait_until
+
+ANSWERING = "in mid-answer"
+KILL, TERM = signal.SIGKILL, signal.SIGTERM
+
+
+def answering(cluster: Cluster, endless: str) -> Running:
+    """A keeper whose answer has begun and goes on for long."""
+    keeper = cluster.start("rbee-keeper", "infer", "go on", "--model", endless, "--max-tokens", "30000")
+    wait_until(lambda: keeper.stdout_bytes, 60, f"the first token\n{keeper.stderr}")
+    cluster.seen_alive("rbee-keeper", "queen-rbee", "rbee-hive", "llm-worker-rbee")
+    return keeper
+
+
+@pytest.mark.parametrize("number", [KILL, TERM])
+def test_keeper_dies_in_mid_answer(cluster: Cluster, endless: str, number: signal.Signals) -> None:
+    keeper = answering(cluster, endless)
+
+    keeper.process.send_signal(number)
+
+    cluster.all_gone(10)
+    assert keeper.wait() == (-KILL if number == KILL else 143)
+
+
+@pytest.mark.parametrize("number", [KILL, TERM])
+def test_queen_dies_in_mid_answer(cluster: Cluster, endless: str, number: signal.Signals) -> None:
+    keeper = answering(cluster, endless)
+
+    cluster.only("queen-rbee").send_signal(number)
+
+    if number == KILL:
+        cluster.all_gone(5, "rbee-hive", "llm-worker-rbee")
+    status = keeper.wait()
+    assert status == 6, keeper.stderr
+    assert "incomplete" in keeper.stderr
+    if number == KILL:
+        assert "QUEEN_LOST" in keeper.stderr
+    cluster.all_gone(20)
+
+
+@pytest.mark.parametrize("number", [KILL, TERM])
+def test_hive_dies_in_mid_answer(cluster: Cluster, endless: str, number: signal.Signals) -> None:
+    keeper = answering(cluster, endless)
+
+    cluster.only("rbee-hive").send_signal(number)
+
+    assert keeper.wait() == 6, keeper.stderr
+    assert "incomplete" in keeper.stderr
+    cluster.all_gone(10)
+
+
+@pytest.mark.parametrize("number", [KILL, TERM, signal.SIGSEGV])
+def test_worker_dies_in_mid_answer(cluster: Cluster, endless: str, number: signal.Signals) -> None:
+    keeper = answering(cluster, endless)
+
+    cluster.only("llm-worker-rbee").send_signal(number)
+
+    status = keeper.wait()
+    if number != TERM:
+        assert "WORKER_CRASHED" in keeper.stderr, keeper.stderr
+        assert signal.Signals(number).name in keeper.stderr
+    assert status == 6, keeper.stderr
+    assert "incomplete" in keeper.stderr
+
+
+@pytest.mark.parametrize("program", ["queen-rbee", "rbee-hive", "llm-worker-rbee"])
+@pytest.mark.parametrize("number", [KILL, TERM])
+def test_an_idle_program_dies(cluster: Cluster, program: str, number: signal.Signals) -> None:
+    cluster.standing_queen()
+    assert cluster.keeper("infer", "hello").wait() == 0
+    cluster.seen_alive("queen-rbee", "rbee-hive", "llm-worker-rbee")
+
+    cluster.only(program).send_signal(number)
+
+    below = {
+        "queen-rbee": ("queen-rbee", "rbee-hive", "llm-worker-rbee"),
+        "rbee-hive": ("rbee-hive", "llm-worker-rbee"),
+    }
+    cluster.all_gone(3 if number == KILL else 20, *below.get(program, (program,)))
+    if program != "queen-rbee":
+        again = cluster.keeper("infer", "hello")
+        assert again.wait() == 0, again.stderr
+        assert cluster.keeper("queen", "stop").wait() == 0
+    elif number == KILL:
+        (cluster.home / "run").rglob("queen-rbee.json").__next__().unlink()  # a leftover: nobody was there to remove it
+
+
+def test_a_stopped_queen_loses_her_hive_by_its_lease(cluster: Cluster) -> None:
+    cluster.env |= {"RBEE_TIME_SCALE": "0.3"}
+    cluster.standing_queen()
+    assert cluster.keeper("infer", "hello").wait() == 0
+    queen = cluster.only("queen-rbee")
+
+    queen.suspend()
+    took_s = cluster.all_gone(15 * 0.3 + 5, "rbee-hive", "llm-worker-rbee")
+    queen.resume()
+
+    assert took_s > 1, "a lease, not a race"
+    assert cluster.keeper("infer", "hello").wait() == 0
+    assert cluster.keeper("queen", "stop").wait() == 0
+
+
+def test_a_stopped_hive_loses_its_worker_by_its_lease(cluster: Cluster) -> None:
+    cluster.env |= {"RBEE_TIME_SCALE": "0.3"}
+    cluster.standing_queen()
+    assert cluster.keeper("infer", "hello").wait() == 0
+    hive = cluster.only("rbee-hive")
+
+    hive.suspend()
+    cluster.all_gone(10 * 0.3 + 5, "llm-worker-rbee")
+    hive.resume()
+
+    time.sleep(0.5)
+    assert cluster.keeper("queen", "stop").wait() == 0
+
+
+def test_ctrl_z_of_the_keeper_does_not_kill_the_queen(cluster: Cluster, endless: str) -> None:
+    keeper = answering(cluster, endless)
+
+    keeper.process.send_signal(signal.SIGTSTP)
+    time.sleep(4)  # longer than the grace after the last hold
+    cluster.seen_alive("queen-rbee", "rbee-hive")
+    keeper.process.send_signal(signal.SIGCONT)
+
+    assert keeper.wait() == 0, keeper.stderr
+
+
+def test_ctrl_c_cancels_and_puts_all_back_to_sleep(cluster: Cluster, endless: str) -> None:
+    keeper = answering(cluster, endless)
+
+    keeper.process.send_signal(signal.SIGINT)
+
+    assert keeper.wait() == 130, keeper.stderr
+    cluster.all_gone(2)
+
+
+def test_time_out_cancels_and_puts_all_back_to_sleep(cluster: Cluster, endless: str) -> None:
+    keeper = cluster.keeper("infer", "go on", "--model", endless, "--max-tokens", "30000", "--timeout", "3")
+
+    assert keeper.wait() == 124, keeper.stderr
+    cluster.all_gone(2)
