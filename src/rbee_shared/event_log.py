@@ -46,6 +46,11 @@ class EventLog:
     def last_id(self) -> int:
         return self._last
 
+    @property
+    def horizon(self) -> int:
+        """The number of the last frame that is no longer kept; reading after it gives all there is."""
+        return self._horizon
+
     def append(self, raw: bytes, *, droppable: bool = False) -> int:
         """Add one frame (without an id) and return its number; ignored with 0 when the log is closed."""
         if self._closed:

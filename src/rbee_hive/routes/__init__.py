@@ -1,0 +1,1 @@
+"""The hive's HTTP routes: parse, call, answer; nothing is decided here."""
