@@ -51,7 +51,8 @@ class Generator:
             return events + [self._fail(sequence, error) for sequence in stepped]
         if not decoded:
             victim = max(stepped, key=lambda sequence: len(sequence.tokens))
-            self._roll_back(stepped)
+            for sequence in stepped:  # the step did not happen: planned again
+                sequence.decoded = sequence.decoded_before
             return events + self._finish(victim, StopReason.CONTEXT_FULL)
         for sequence in stepped:
             if sequence.row >= 0:
@@ -78,19 +79,14 @@ class Generator:
         stepped = []
         for seq_id, count in plan([(seq_id, sequence.waiting) for seq_id, sequence in by_id.items()]):
             sequence = by_id[seq_id]
-            begin, end = sequence.decoded, sequence.decoded + count
+            sequence.decoded_before = begin = sequence.decoded
+            end = begin + count
             complete = end == len(sequence.tokens)
             row = self._context.add(sequence.tokens[begin:end], begin, seq_id, sample=complete)
             sequence.row = row if complete else -1
             sequence.decoded = end
             stepped.append(sequence)
         return stepped
-
-    def _roll_back(self, stepped: list[Sequence]) -> None:
-        """The step did not happen: what it would have decoded is planned again."""
-        for sequence in stepped:
-            sequence.decoded = 0
-            self._context.forget(sequence.seq_id)
 
     def _choose(self, sequence: Sequence, events: list[EngineEvent]) -> None:
         now_s = time.monotonic()

@@ -17,6 +17,7 @@ class Sequence:
     text: AnswerText
     tokens: list[int] = field(init=False)
     decoded: int = 0
+    decoded_before: int = 0
     tokens_out: int = 0
     row: int = -1
     cancelled: bool = False
