@@ -6,18 +6,20 @@ Plain ASGI middleware only: `BaseHTTPMiddleware` would sit in the path of every 
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 import anyio
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rbee_shared.contracts.faults import invalid_request
+from rbee_shared.contracts.faults import faults_as_error, invalid_request
 from rbee_shared.errors import (
     AllSlotsBusyError,
     HostNotAllowedError,
@@ -37,6 +39,8 @@ from rbee_shared.narration import correlation_id
 _LOG = logging.getLogger("rbee.http")
 MAX_BODY_BYTES = 1024 * 1024
 _RETRY_AFTER_S = {QueueFullError: 5, AllSlotsBusyError: 1}
+_DISCARDED_BYTES = 64 * 1024 * 1024
+_BODY_LEFT_UNREAD = {PayloadTooLargeError.http_status, RequestTimeoutError.http_status}
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -48,6 +52,7 @@ def new_app(title: str, version: str, *, source: str, body_s: float) -> FastAPI:
     app.state.source = source
     app.add_exception_handler(RbeeError, _answer_error)
     app.add_exception_handler(HTTPException, _answer_http_exception)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(Exception, _answer_unforeseen)
     app.add_middleware(_RequestBounds, body_s=body_s)
     app.add_middleware(_Correlation)
@@ -58,7 +63,9 @@ def error_response(error: RbeeError, source: str) -> JSONResponse:
     """The HTTP answer for an error."""
     body = {**error.body(), "correlation_id": correlation_id.get(), "source": error.source or source}
     retry_after = _RETRY_AFTER_S.get(type(error))
-    headers = {"Retry-After": str(retry_after)} if retry_after else None
+    headers = {"Retry-After": str(retry_after)} if retry_after else {}
+    if error.http_status in _BODY_LEFT_UNREAD:
+        headers["Connection"] = "close"
     return JSONResponse({"error": body}, status_code=error.http_status, headers=headers)
 
 
@@ -77,9 +84,16 @@ def _answer_http_exception(request: Request, error: Exception) -> JSONResponse:
     return _answer_error(request, known.get(error.status_code) or InvalidRequestError(f"{where}: {error.detail}"))
 
 
+def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    return _answer_error(request, faults_as_error(error.errors()))
+
+
 def _answer_unforeseen(request: Request, error: Exception) -> JSONResponse:
     _LOG.error("unforeseen failure in %s", request.scope["path"], exc_info=error)
-    return _answer_error(request, InternalError(f"{type(error).__name__} in {request.scope['path']}"))
+    response = _answer_error(request, InternalError(f"{type(error).__name__} in {request.scope['path']}"))
+    response.headers[CORRELATION_HEADER] = correlation_id.get() or ""  # this answer is made outside the middleware
+    return response
 
 
 class _Correlation:
@@ -115,32 +129,54 @@ class _RequestBounds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        deadline = anyio.current_time() + self._body_s
-        size, complete = 0, False
-
-        async def receive_bounded() -> Message:
-            nonlocal size, complete
-            if complete:
-                return await receive()
-            with anyio.move_on_after(max(0.0, deadline - anyio.current_time())):
-                message = await receive()
-                size += len(message.get("body", b""))
-                complete = not message.get("more_body", False)
-                if size > MAX_BODY_BYTES:
-                    raise PayloadTooLargeError("the request's body is larger than 1 MiB")
-                return message
-            raise RequestTimeoutError(f"the request's body did not arrive within {self._body_s:.0f} s")
-
-        declared = Headers(scope=scope).get("content-length", "0")
+        body = _BoundedBody(receive, self._body_s)
+        headers = Headers(scope=scope)
+        declared = headers.get("content-length", "0")
         if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
-            response = error_response(
-                PayloadTooLargeError(f"the request's body has {declared} bytes, at most {MAX_BODY_BYTES} are taken"),
-                scope["app"].state.source if "app" in scope else "rbee",
-            )
-            response.headers["Connection"] = "close"
-            await response(scope, receive, send)
+            if "expect" not in headers and int(declared) <= _DISCARDED_BYTES:
+                await body.discard()
+            error = PayloadTooLargeError(f"the request's body has {declared} bytes, at most {MAX_BODY_BYTES} are taken")
+            await error_response(error, scope["app"].state.source)(scope, receive, send)
             return
-        await self._app(scope, receive_bounded, send)
+        await self._app(scope, body.receive, send)
+
+
+class _BoundedBody:
+    """One request's body as it comes.
+
+    A body that is too large is read to its end all the same (up to a bound) and thrown away: to a client that is still
+    sending, an answer followed by a hang-up looks like a broken connection.
+    """
+
+    def __init__(self, receive: Receive, body_s: float) -> None:
+        self._receive = receive
+        self._body_s = body_s
+        self._deadline = anyio.current_time() + body_s
+        self._size = 0
+        self._complete = False
+
+    async def receive(self) -> Message:
+        if self._complete:
+            return await self._receive()
+        message = await self._next()
+        if self._size > MAX_BODY_BYTES:
+            await self.discard()
+            raise PayloadTooLargeError("the request's body is larger than 1 MiB")
+        return message
+
+    async def discard(self) -> None:
+        """Read the rest and forget it; give up at the deadline."""
+        with suppress(RequestTimeoutError):
+            while not self._complete and self._size < _DISCARDED_BYTES:
+                await self._next()
+
+    async def _next(self) -> Message:
+        with anyio.move_on_after(max(0.0, self._deadline - anyio.current_time())):
+            message = await self._receive()
+            self._size += len(message.get("body", b""))
+            self._complete = not message.get("more_body", False)
+            return message
+        raise RequestTimeoutError(f"the request's body did not arrive within {self._body_s:.0f} s")
 
 
 def json_body(model: type[ModelT]) -> Callable[[Request], Awaitable[ModelT]]:

@@ -1,5 +1,7 @@
 """Who listens on a port of this machine: for error messages that name the program in the way."""
 
+from pathlib import Path
+
 import psutil
 
 
@@ -7,7 +9,7 @@ def port_holder(port: int) -> str | None:
     """`name (pid N)` of the program that listens on `port`, where this user may know it."""
     try:
         connections = psutil.net_connections("tcp")
-    except psutil.AccessDenied:
+    except (psutil.Error, OSError):
         return None
     for connection in connections:
         if (
@@ -17,7 +19,24 @@ def port_holder(port: int) -> str | None:
             and connection.pid
         ):
             try:
-                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
-            except psutil.NoSuchProcess:
+                return f"{_program_of(psutil.Process(connection.pid))} (pid {connection.pid})"
+            except psutil.Error:
                 return None
     return None
+
+
+def _program_of(process: psutil.Process) -> str:
+    """Its name, or the script's when it is an interpreter: `queen-rbee` says more than `python3.11`."""
+    name = process.name()
+    if not name.startswith("python"):
+        return name
+    try:
+        arguments = process.cmdline()[1:]
+    except psutil.Error:
+        return name
+    for argument in arguments:
+        if argument == "-c":
+            return name
+        if not argument.startswith("-"):
+            return Path(argument).name
+    return name

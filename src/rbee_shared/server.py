@@ -11,6 +11,7 @@ import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
+import anyio
 import uvicorn
 from h11 import IDLE
 from starlette.types import ASGIApp
@@ -18,13 +19,14 @@ from typing_extensions import override
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from rbee_shared.errors import PortInUseError
+from rbee_shared.errors import InvalidRequestError, PortInUseError
 from rbee_shared.port_holder import port_holder
 
 _LOG = logging.getLogger("rbee.server")
 _MAX_HEADER_BYTES = 64 * 1024
 _BACKLOG = 2048
 _MAX_PORT = 65_535
+_CANCELLED_TASKS_S = 1.0
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -32,13 +34,16 @@ def bind(host: str, port: int) -> socket.socket:
 
     Raises:
         PortInUseError: another program holds the port; the message names it and its pid.
+        InvalidRequestError: there is no such address.
     """
     try:
         return _listen(host, port)
     except OSError as error:
         if error.errno in {errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL}:
             raise PortInUseError(_why_not(host, port, error), details={"port": port}) from None
-        raise
+        raise InvalidRequestError(
+            f"cannot listen on {host!r}: {error.strerror or error}", hint="Bind to 127.0.0.1, ::1 or 0.0.0.0."
+        ) from None
 
 
 def bind_first_free(host: str, first_port: int, tries: int) -> socket.socket:
@@ -87,10 +92,16 @@ def _why_not(host: str, port: int, error: OSError) -> str:
 
 
 class BoundedH11Protocol(H11Protocol):
-    """h11 (which bounds the size of a header), plus a deadline: a client that drips its header is hung up on."""
+    """h11 (which bounds the size of a header), plus deadlines.
+
+    A client that drips its header is hung up on, and one that does not take the end of a closed response is cut off:
+    closing alone waits for it for ever.
+    """
 
     header_s = 10.0
     _deadline: asyncio.TimerHandle | None = None
+    _untaken: asyncio.TimerHandle | None = None
+    _was_closing = False
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -108,7 +119,32 @@ class BoundedH11Protocol(H11Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._forget_untaken()
         super().connection_lost(exc)
+
+    @override
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._forget_untaken()
+        self._untaken = self.loop.call_later(self.header_s, self._check_taken)
+
+    @override
+    def resume_writing(self) -> None:
+        self._forget_untaken()
+        super().resume_writing()
+
+    def _check_taken(self) -> None:
+        if self._was_closing:
+            self.transport.abort()
+            return
+        self._was_closing = self.transport.is_closing()
+        self._untaken = self.loop.call_later(self.header_s, self._check_taken)
+
+    def _forget_untaken(self) -> None:
+        self._was_closing = False
+        if self._untaken is not None:
+            self._untaken.cancel()
+            self._untaken = None
 
     def _arm(self) -> None:
         if self._deadline is None:
@@ -151,4 +187,8 @@ async def serving(app: ASGIApp, listener: socket.socket, *, header_s: float, dra
     try:
         yield
     finally:
-        await server.shutdown(sockets=[listener])
+        with anyio.CancelScope(shield=True):  # bounded by the graceful shutdown's own time-out
+            await server.shutdown(sockets=[listener])
+            with anyio.move_on_after(_CANCELLED_TASKS_S):
+                while server.server_state.tasks:  # noqa: ASYNC110 - uvicorn tells nobody when they have ended
+                    await anyio.sleep(0.01)
