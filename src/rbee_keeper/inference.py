@@ -1,12 +1,13 @@
 """One task from the keeper's side: wake, submit, print what comes, let go; an exit status for every way it may end."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import anyio
 
 from rbee_keeper import exit_codes
-from rbee_keeper.interrupts import Interrupts
+from rbee_keeper.interrupts import CutShortError, Interrupts
 from rbee_keeper.output import nobody_reads
 from rbee_keeper.prompt import check_request
 from rbee_keeper.queen_finder import find_queen
@@ -50,9 +51,7 @@ async def run_inference(settings: KeeperSettings, screen: Screen, answering: Ans
     async with anyio.create_task_group() as group:
         group.start_soon(interrupts.watch)
         group.start_soon(screen.watch_silence)
-        with interrupts.scope:
-            await inference.run()
-        inference.tell_if_cut()
+        await inference.run()
         group.cancel_scope.cancel()
     return inference.exit_status
 
@@ -68,22 +67,24 @@ class _Inference:
         self._interrupts = interrupts
         self._output_error: RbeeError | None = None
         self._queued_at: object = None
-        self._is_over = False
         self.exit_status = exit_codes.DONE
 
     async def run(self) -> None:
         """Answer, with a new queen where the one that was found is on her way out."""
         model = self._request.get("model", _DEFAULT_MODEL)
         self._screen.narrator.tell("start", f"starting inference request for {model}", cute="🚀")
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                await self._with_a_queen()
-            except* ShuttingDownError:
-                if attempt == _ATTEMPTS or self._settings.queen_url is not None:
-                    raise
-                await self._outwait_her()
-            else:
-                return
+        try:
+            for attempt in range(1, _ATTEMPTS + 1):
+                try:
+                    await self._with_a_queen()
+                except* ShuttingDownError:
+                    if attempt == _ATTEMPTS or self._settings.queen_url is not None:
+                        raise
+                    await self._outwait_her()
+                else:
+                    return
+        except* CutShortError:
+            self._tell_why_cut()
 
     def output_lost(self, error: OSError) -> None:
         """Nobody reads any more: end quietly, like other tools. A full disk is an error."""
@@ -93,13 +94,9 @@ class _Inference:
         self._output_error = DiskFullError(f"standard output cannot be written: {error.strerror}")
         self._interrupts.cut(exit_codes.exit_code(self._output_error.code, answer_begun=False))
 
-    def tell_if_cut(self) -> None:
-        """Say why it was cut short, if it was; once."""
-        if self._is_over or not self._interrupts.scope.cancel_called:
-            return
-        self._is_over = True
+    def _tell_why_cut(self) -> None:
         self._screen.end_answer()
-        self.exit_status = self._interrupts.status()
+        self.exit_status = self._interrupts.exit_status or exit_codes.FAILED
         if self._output_error is not None:
             self._screen.complain(self._output_error)
         elif self.exit_status == exit_codes.TIMED_OUT:
@@ -112,21 +109,24 @@ class _Inference:
             self._screen.narrator.tell("interrupt", "interrupted; cancelling the task", cute="✋", level="warning")
 
     async def _outwait_her(self) -> None:
-        if (found := await find_queen(self._settings)) is not None and found.shutting_down:
-            await wait_for_her_end(found, self._settings, self._screen)
+        with self._interrupts.guard():
+            if (found := await find_queen(self._settings)) is not None and found.shutting_down:
+                await wait_for_her_end(found, self._settings, self._screen)
 
     async def _with_a_queen(self) -> None:
         refusal: ShuttingDownError | None = None
-        async with awake_queen(self._settings, self._screen, lambda: check_request(self._request)) as queen:
+        before_waking = partial(check_request, self._request)
+        async with awake_queen(self._settings, self._screen, self._interrupts.guard, before_waking) as queen:
             try:
-                await self._stream(queen)
+                with self._interrupts.guard():
+                    await self._stream(queen)
+            except CutShortError:
+                self._tell_why_cut()
             except ShuttingDownError as error:
                 refusal, queen.is_leaving = error, True
                 self._screen.narrator.tell("wait", SHE_IS_LEAVING, cute="⏳")
             except RbeeError as error:
                 self._fail(await queen.post_mortem(error), as_event=True)
-            finally:
-                self.tell_if_cut()
         if refusal is not None:
             raise refusal
 
@@ -188,8 +188,5 @@ class _Inference:
         self.exit_status = exit_codes.exit_code(error.code, answer_begun=begun)
 
     def _over(self) -> None:
-        """What follows is clean-up, which no time-out and no Ctrl+C turns into a failure."""
-        self._is_over = True
-        self._interrupts.work_is_done()
         self._screen.wait_for(None)
         self._screen.end_answer()

@@ -1,24 +1,33 @@
 """What cuts a command short (Ctrl+C, TERM, a closed terminal, the time-out, a closed stdout), and its exit status.
 
-Cutting short cancels one scope; clean-up behind it is shielded and bounded. A second Ctrl+C leaves at once: the
-queen notices by the connections that close.
+Only what stands inside `guard` is cut: the blocks around it (the queen's process, the hold on her) close afterwards in
+their own order, bounded, still listening. A second Ctrl+C leaves at once: the queen notices by the connections that
+close.
 """
 
 import math
 import os
 import signal
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
 
 import anyio
 
 from rbee_keeper.exit_codes import TIMED_OUT, after_signal
 
+Guard = Callable[[], AbstractContextManager[None]]
+
+
+class CutShortError(Exception):
+    """The command does not go on; `Interrupts` knows why."""
+
 
 class Interrupts:
-    """Wrap the work in `scope`, run `watch` beside it."""
+    """Run `watch` beside the work, and wrap each wait of it in `guard`."""
 
     def __init__(self, timeout_s: float | None) -> None:
-        deadline = math.inf if timeout_s is None else anyio.current_time() + timeout_s
-        self.scope = anyio.CancelScope(deadline=deadline)
+        self._deadline = math.inf if timeout_s is None else anyio.current_time() + timeout_s
+        self._scopes: set[anyio.CancelScope] = set()
         self.exit_status: int | None = None
         self.signal: signal.Signals | None = None
 
@@ -26,15 +35,28 @@ class Interrupts:
         """End the work; the first reason counts."""
         if self.exit_status is None:
             self.exit_status = exit_status
-        self.scope.cancel()
+        for scope in self._scopes:
+            scope.cancel()
 
-    def work_is_done(self) -> None:
-        """The answer is complete: what follows is clean-up, which no time-out may turn into a failure."""
-        self.scope.deadline = math.inf
+    @contextmanager
+    def guard(self) -> Generator[None]:
+        """A part of the work that may be cut.
 
-    def status(self) -> int:
-        """The exit status for what cut it short: without another reason it was the deadline."""
-        return TIMED_OUT if self.exit_status is None else self.exit_status
+        Raises:
+            CutShortError: it was.
+        """
+        if self.exit_status is not None:
+            raise CutShortError
+        with anyio.CancelScope(deadline=self._deadline) as scope:
+            self._scopes.add(scope)
+            try:
+                yield
+            finally:
+                self._scopes.discard(scope)
+        if scope.cancelled_caught:
+            if self.exit_status is None:
+                self.exit_status = TIMED_OUT
+            raise CutShortError
 
     async def watch(self) -> None:
         """Turn signals into `cut`; runs until cancelled."""

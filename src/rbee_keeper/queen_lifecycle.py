@@ -5,15 +5,18 @@ when the last has left. Spawning is serialised by a lock; who loses adopts the o
 talked to.
 """
 
+import logging
 import os
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.abc
 import anyio.to_thread
 
+from rbee_keeper.interrupts import Guard
 from rbee_keeper.queen_finder import FoundQueen, find_queen, until_gone
 from rbee_keeper.render import Screen
 from rbee_keeper.settings import KeeperSettings
@@ -22,10 +25,12 @@ from rbee_shared.narration import Narration, correlation_id
 from rbee_shared.queen_api import Hold
 from rbee_shared.run_file import try_lock
 from rbee_shared.units import format_seconds
+from rbee_shared.version import __version__
 
 if TYPE_CHECKING:
     from rbee_shared.child import Child, Listening
 
+_LOG = logging.getLogger("rbee.keeper")
 SHE_IS_LEAVING = "queen is shutting down; waking a new one when she is gone"
 _LOCK_POLL_S = 0.05
 _ATTEMPTS = 5
@@ -59,45 +64,141 @@ class AwakeQueen:
 
 @asynccontextmanager
 async def awake_queen(
-    settings: KeeperSettings, screen: Screen, before_waking: Callable[[], None]
+    settings: KeeperSettings, screen: Screen, guard: Guard, before_waking: Callable[[], None]
 ) -> AsyncGenerator[AwakeQueen]:
     """A queen for the length of the block: found, or woken for it and put back to sleep after it.
 
-    `before_waking` may refuse to wake her, by raising.
+    Args:
+        guard: stands around every wait that may be cut short; her process and the hold on her stay outside of it.
+        before_waking: may refuse to wake her, by raising.
 
     Raises:
         RbeeError: none is at the URL that was named, or she would not wake.
     """
     async with AsyncExitStack() as stack:
-        queen = await _find_or_wake(stack, settings, screen, before_waking)
+        awakening = _Awakening(stack, settings, screen, guard, before_waking)
+        queen = await awakening.find_or_wake()
         screen.narrator.tell("connected", "connected to queen's event stream", cute="🔗")
+        yield queen
+
+
+@dataclass(frozen=True)
+class _Awakening:
+    """The way to a queen. What must be undone afterwards is put on `stack` at once."""
+
+    stack: AsyncExitStack
+    settings: KeeperSettings
+    screen: Screen
+    guard: Guard
+    before_waking: Callable[[], None]
+
+    async def find_or_wake(self) -> AwakeQueen:
+        self.screen.wait_for("the queen")
+        for _ in range(_ATTEMPTS):
+            with self.guard():
+                found = await find_queen(self.settings)
+            try:
+                return await (self._wake() if found is None else self._adopt(found))
+            except (ShuttingDownError, QueenLostError) as error:
+                with self.guard():
+                    found = found or await find_queen(self.settings)
+                    if found is None or self.settings.queen_url is not None:
+                        raise
+                    if isinstance(error, ShuttingDownError):
+                        self.screen.narrator.tell("wait", SHE_IS_LEAVING, cute="⏳")
+                        await wait_for_her_end(found, self.settings, self.screen)
+        raise ShuttingDownError("the queen was on her way out each time she was asked")
+
+    async def _wake(self) -> AwakeQueen:
+        """Start her under the spawn lock; adopt her if somebody else was faster."""
+        with self.guard():
+            await anyio.to_thread.run_sync(self.before_waking)  # loads libraries: signals are heard meanwhile
+            await anyio.to_thread.run_sync(self.settings.home.ensure)
+        async with spawn_lock(self.settings, self.screen, self.guard):
+            with self.guard():
+                found = await find_queen(self.settings)
+            return await (self._spawn() if found is None else self._adopt(found))
+
+    async def _adopt(self, found: FoundQueen, child: "Child | None" = None) -> AwakeQueen:
+        """Talk to a queen that is there; hold her if she would go without it."""
+        if found.shutting_down:
+            raise ShuttingDownError(f"the queen at {found.url} is shutting down")
+        queen = AwakeQueen(found, child)
+        if found.ephemeral:
+            # not cut short: from here on she is let go of in the proper way
+            with anyio.fail_after(self.settings.clocks.control_call_s):
+                queen.hold = await self.stack.enter_async_context(found.api(self.settings).hold())
+            group = await self.stack.enter_async_context(_background())  # ends before the hold's stream is closed
+            group.start_soon(_listen, queen, queen.hold, self.screen)
+            self.stack.push_async_callback(_let_go, queen, self.settings, self.screen)
+        return queen
+
+    async def _spawn(self) -> AwakeQueen:
+        from rbee_shared.child import Command, running  # noqa: PLC0415 - loads psutil; only who wakes her needs it
+        from rbee_shared.handshake import Handshake  # noqa: PLC0415
+        from rbee_shared.programs import program_argv  # noqa: PLC0415
+
+        port = self.settings.queen_port
+        where = f"on :{port}" if port else "on a free port"
+        self.screen.narrator.tell("wake", f"queen is asleep, waking her {where}", cute="🐝")
+        self.screen.wait_for("the queen to wake up")
+        began_s = anyio.current_time()
+        argv = [*program_argv("queen-rbee"), "daemon", "--parent", "stdin", "--port", str(port)]
+        command = Command(argv, stderr=self.settings.home.logs / "queen-rbee.stderr")
+        handshake = Handshake.from_here(ephemeral=True, correlation_id=correlation_id.get())
+        children: list[Child] = []
+
+        def hear(narration: Narration) -> None:
+            """What she says before she can be connected to; afterwards it comes by her streams."""
+            if children and children[0].listening is None:
+                self.screen.say(narration)
+
+        child = await self.stack.enter_async_context(running(command, handshake, hear, stop_grace_s=None))
+        children.append(child)
+        queen = await self._adopt(_born(await self._listening(child)), child)
+        took = format_seconds(anyio.current_time() - began_s)
+        self.screen.narrator.tell("awake", f"queen is awake and healthy ({took})", cute="👑")
+        return queen
+
+    async def _listening(self, child: "Child") -> "Listening":
+        """Wait until she listens. Cut short before that, nobody can be holding her yet: she is ended here."""
         try:
-            yield queen
+            with self.guard():
+                return await child.wait_listening(self.settings.clocks.daemon_start_s)
         finally:
-            if queen.hold is not None:
-                with anyio.CancelScope(shield=True):  # bounded inside
-                    await _let_go(queen, settings, screen)
+            if child.listening is None:
+                with anyio.CancelScope(shield=True):  # bounded: TERM, then KILL
+                    await child.terminate(_TERM_GRACE_S)
+        raise AssertionError("the guard raises when it cuts")
 
 
-async def _find_or_wake(
-    stack: AsyncExitStack, settings: KeeperSettings, screen: Screen, before_waking: Callable[[], None]
-) -> AwakeQueen:
-    screen.wait_for("the queen")
-    for _ in range(_ATTEMPTS):
-        found = await find_queen(settings)
-        try:
-            if found is None:
-                await anyio.to_thread.run_sync(before_waking)  # loads libraries: signals are heard meanwhile
-                return await _wake(stack, settings, screen)
-            return await _adopt(stack, found, settings, screen)
-        except (ShuttingDownError, QueenLostError) as error:
-            found = found or await find_queen(settings)
-            if found is None or settings.queen_url is not None:
-                raise
-            if isinstance(error, ShuttingDownError):
-                screen.narrator.tell("wait", SHE_IS_LEAVING, cute="⏳")
-                await wait_for_her_end(found, settings, screen)
-    raise ShuttingDownError("the queen was on her way out each time she was asked")
+def _born(listening: "Listening") -> FoundQueen:
+    return FoundQueen(
+        url=listening.url,
+        instance=listening.instance,
+        ephemeral=True,
+        shutting_down=False,
+        version=__version__,
+        process=None,
+        on_loopback=True,
+    )
+
+
+@asynccontextmanager
+async def spawn_lock(settings: KeeperSettings, screen: Screen, guard: Guard = nullcontext) -> AsyncGenerator[None]:
+    """One command at a time starts a queen. Who holds the lock is doing that, which is bounded."""
+    path = settings.home.lock_file("queen.spawn")
+    lock = None
+    with guard(), anyio.move_on_after(settings.clocks.daemon_start_s + settings.clocks.keeper_drain_s):
+        while (lock := try_lock(path)) is None:
+            screen.wait_for("another command that is waking the queen")
+            await anyio.sleep(_LOCK_POLL_S)
+    if lock is None:
+        raise QueenLostError(f"another command has been waking the queen for too long; it holds {path}")
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 async def wait_for_her_end(found: FoundQueen, settings: KeeperSettings, screen: Screen) -> None:
@@ -109,20 +210,6 @@ async def wait_for_her_end(found: FoundQueen, settings: KeeperSettings, screen: 
     screen.wait_for("the queen to shut down")
     if not await until_gone(found, settings.clocks.keeper_drain_s):
         raise ShuttingDownError(f"the queen at {found.url} is still shutting down")
-
-
-async def _adopt(
-    stack: AsyncExitStack, found: FoundQueen, settings: KeeperSettings, screen: Screen, child: "Child | None" = None
-) -> AwakeQueen:
-    """Talk to a queen that is there; hold her if she would go without it."""
-    if found.shutting_down:
-        raise ShuttingDownError(f"the queen at {found.url} is shutting down")
-    queen = AwakeQueen(found, child)
-    if found.ephemeral:
-        queen.hold = await stack.enter_async_context(found.api(settings).hold())
-        group = await stack.enter_async_context(_background())  # inside the hold: ends before its stream is closed
-        group.start_soon(_listen, queen, queen.hold, screen)
-    return queen
 
 
 @asynccontextmanager
@@ -140,100 +227,27 @@ async def _listen(queen: AwakeQueen, hold: Hold, screen: Screen) -> None:
         async for event in hold.events:
             if event.type == "narration":
                 screen.say(Narration.from_dict(event.data))
-    except RbeeError:
-        pass  # she is gone: whoever still needs something of her finds out by asking
+    except RbeeError as error:
+        _LOG.debug("the hold broke: %s", error)  # who still needs something of her finds out by asking
     finally:
         queen.said_goodbye.set()
-
-
-async def _wake(stack: AsyncExitStack, settings: KeeperSettings, screen: Screen) -> AwakeQueen:
-    """Start her under the spawn lock; adopt her if somebody else was faster."""
-    await anyio.to_thread.run_sync(settings.home.ensure)
-    async with spawn_lock(settings, screen):
-        if (found := await find_queen(settings)) is not None:
-            return await _adopt(stack, found, settings, screen)
-        return await _spawn(stack, settings, screen)
-
-
-@asynccontextmanager
-async def spawn_lock(settings: KeeperSettings, screen: Screen) -> AsyncGenerator[None]:
-    """One command at a time starts a queen. Who holds the lock is doing that, which is bounded."""
-    path = settings.home.lock_file("queen.spawn")
-    lock = None
-    with anyio.move_on_after(settings.clocks.daemon_start_s + settings.clocks.keeper_drain_s):
-        while (lock := try_lock(path)) is None:
-            screen.wait_for("another command that is waking the queen")
-            await anyio.sleep(_LOCK_POLL_S)
-    if lock is None:
-        raise QueenLostError(f"another command has been waking the queen for too long; it holds {path}")
-    try:
-        yield
-    finally:
-        os.close(lock)
-
-
-async def _spawn(stack: AsyncExitStack, settings: KeeperSettings, screen: Screen) -> AwakeQueen:
-    from rbee_shared.child import Command, running  # noqa: PLC0415 - loads psutil; only who wakes her needs it
-    from rbee_shared.handshake import Handshake  # noqa: PLC0415
-    from rbee_shared.programs import program_argv  # noqa: PLC0415
-
-    port = settings.queen_port
-    where = f"on :{port}" if port else "on a free port"
-    screen.narrator.tell("wake", f"queen is asleep, waking her {where}", cute="🐝")
-    screen.wait_for("the queen to wake up")
-    began_s = anyio.current_time()
-    argv = [*program_argv("queen-rbee"), "daemon", "--parent", "stdin", "--port", str(port)]
-    command = Command(argv, stderr=settings.home.logs / "queen-rbee.stderr")
-    handshake = Handshake.from_here(ephemeral=True, correlation_id=correlation_id.get())
-    children: list[Child] = []
-
-    def hear(narration: Narration) -> None:
-        """What she says before she can be connected to; afterwards it comes by her streams."""
-        if children and children[0].listening is None:
-            screen.say(narration)
-
-    child = await stack.enter_async_context(running(command, handshake, hear, stop_grace_s=None))
-    children.append(child)
-    listening = await _listening(child, settings)
-    found = FoundQueen(
-        url=listening.url,
-        instance=listening.instance,
-        ephemeral=True,
-        shutting_down=False,
-        version="",
-        process=None,
-        on_loopback=True,
-    )
-    queen = await _adopt(stack, found, settings, screen, child)
-    took = format_seconds(anyio.current_time() - began_s)
-    screen.narrator.tell("awake", f"queen is awake and healthy ({took})", cute="👑")
-    return queen
-
-
-async def _listening(child: "Child", settings: KeeperSettings) -> "Listening":
-    """Wait until she listens. Cut short before that, nobody can be holding her yet: she is ended here."""
-    try:
-        return await child.wait_listening(settings.clocks.daemon_start_s)
-    finally:
-        if child.listening is None:
-            with anyio.CancelScope(shield=True):  # bounded: TERM, then KILL
-                await child.terminate(_TERM_GRACE_S)
 
 
 async def _let_go(queen: AwakeQueen, settings: KeeperSettings, screen: Screen) -> None:
     """End our hold; if it was the last one, see her go, and insist if this keeper started her."""
     screen.wait_for("the queen to shut down")
-    with anyio.move_on_after(settings.clocks.keeper_drain_s) as patience:
-        if not await _ask_to_go(queen, settings, screen):
-            return
-        await queen.said_goodbye.wait()
-        if queen.child is not None:
-            await queen.child.wait_exit()
-        else:
-            await until_gone(queen.found, settings.clocks.keeper_drain_s)
-    if patience.cancelled_caught and queen.child is not None:
-        screen.narrator.tell("insist", "queen does not go: ending her process", level="warning")
-        await queen.child.terminate(_TERM_GRACE_S)
+    with anyio.CancelScope(shield=True):
+        with anyio.move_on_after(settings.clocks.keeper_drain_s) as patience:
+            if not await _ask_to_go(queen, settings, screen):
+                return
+            await queen.said_goodbye.wait()
+            if queen.child is not None:
+                await queen.child.wait_exit()
+            else:
+                await until_gone(queen.found, settings.clocks.keeper_drain_s)
+        if patience.cancelled_caught and queen.child is not None:
+            screen.narrator.tell("insist", "queen does not go: ending her process", level="warning")
+            await queen.child.terminate(_TERM_GRACE_S)
 
 
 async def _ask_to_go(queen: AwakeQueen, settings: KeeperSettings, screen: Screen) -> bool:

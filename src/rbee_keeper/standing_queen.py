@@ -68,12 +68,17 @@ async def _spawn(settings: KeeperSettings) -> FoundQueen:
     log = settings.home.logs / "queen-rbee.out"
     argv = [*program_argv("queen-rbee"), "daemon", "--port", str(settings.queen_port)]
     process, begins_at = await anyio.to_thread.run_sync(_detached, argv, log)
-    with anyio.move_on_after(settings.clocks.daemon_start_s):
-        while process.poll() is None:
-            found = await find_queen(settings)
-            if found is not None:
-                return found
-            await anyio.sleep(_POLL_S)
+    found = None
+    try:
+        with anyio.move_on_after(settings.clocks.daemon_start_s):
+            while (found := await find_queen(settings)) is None and process.poll() is None:  # noqa: ASYNC110 - asked over HTTP
+                await anyio.sleep(_POLL_S)
+    finally:
+        if found is None and process.poll() is None:  # Ctrl+C, or she hangs: a queen that never answered is not left
+            process.terminate()
+    if found is not None:
+        return found
+    if process.returncode is not None:
         raise await anyio.to_thread.run_sync(_why_it_died, process.returncode, log, begins_at)
     raise RequestTimeoutError(
         f"the queen (pid {process.pid}) does not answer after {settings.clocks.daemon_start_s:.0f} s",
