@@ -1,7 +1,7 @@
 """Starts real workers as a hive does, and reads their streams as the queen does."""
 
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ import anyio
 import httpx2
 
 from rbee_shared.child import Child, Command, running
+from rbee_shared.errors import RbeeError
 from rbee_shared.handshake import Handshake
 from rbee_shared.narration import Narration
 from rbee_shared.programs import program_argv
@@ -31,7 +32,7 @@ class RunningWorker:
 
     async def until_ready(self, timeout_s: float = 15) -> None:
         with anyio.fail_after(timeout_s):
-            while (await self.client.get("/v1/ready")).status_code != 204:
+            while (await self.client.get("/v1/ready")).status_code != 204:  # noqa: ASYNC110 - it is another process
                 await anyio.sleep(0.01)
 
     async def health(self) -> dict[str, Any]:
@@ -40,7 +41,7 @@ class RunningWorker:
 
     async def until_idle(self, timeout_s: float = 5) -> None:
         with anyio.fail_after(timeout_s):
-            while (await self.health())["slots_busy"]:
+            while (await self.health())["slots_busy"]:  # noqa: ASYNC110 - it is another process
                 await anyio.sleep(0.01)
 
     async def refusal(self, **body: Any) -> tuple[int, str]:
@@ -93,10 +94,7 @@ async def worker_process(
 ) -> AsyncGenerator[RunningWorker]:
     """A worker that is listening; perhaps still loading."""
     narrated: list[Narration] = []
-    argv = [*program_argv("llm-worker-rbee"), "--model", str(model), "--port", "0", "--parent", "stdin", *flags]
-    if hive_url is not None:
-        argv += ["--hive-url", hive_url]
-    command = Command(argv, home / "worker.err", {"RBEE_HOME": str(home), **(env or {})})
+    command = _command(home, flags, model, hive_url, env)
     async with running(command, Handshake.from_here(api_key=KEY), narrated.append, stop_grace_s=5) as child:
         listening = await child.wait_listening(15)
         async with httpx2.AsyncClient(
@@ -107,6 +105,23 @@ async def worker_process(
             verify=False,
         ) as client:
             yield RunningWorker(child, listening.url, client, narrated)
+
+
+async def worker_failure(home: Path, *flags: str, model: Path = STORYTELLER) -> tuple[int, RbeeError | None]:
+    """Exit status and last word of a worker that cannot serve."""
+    handshake = Handshake.from_here(api_key=KEY)
+    async with running(_command(home, flags, model, None, None), handshake, lambda _: None, stop_grace_s=5) as child:
+        with anyio.fail_after(15):
+            return await child.wait_exit(), child.failure
+
+
+def _command(
+    home: Path, flags: Sequence[str], model: Path, hive_url: str | None, env: Mapping[str, str] | None
+) -> Command:
+    argv = [*program_argv("llm-worker-rbee"), "--model", str(model), "--port", "0", "--parent", "stdin", *flags]
+    if hive_url is not None:
+        argv += ["--hive-url", hive_url]
+    return Command(argv, home / "worker.err", {"RBEE_HOME": str(home), **(env or {})})
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:

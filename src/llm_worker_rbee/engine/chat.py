@@ -5,6 +5,7 @@ A template comes with a model file: it can loop, repeat and nest, but not reach 
 """
 
 import datetime
+import json
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -78,6 +79,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         super().__init__(extensions=["jinja2.ext.loopcontrols"], **options)
         self.globals["raise_exception"] = _raise
         self.globals["strftime_now"] = _strftime_now
+        self.filters["tojson"] = _to_json  # Jinja's own escapes for HTML
 
     @override
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
@@ -92,6 +94,10 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
 def _raise(message: str) -> NoReturn:
     raise TemplateError(message)
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
 def _strftime_now(form: str) -> str:

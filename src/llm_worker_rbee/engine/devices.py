@@ -6,7 +6,8 @@ from typing import Any
 from llm_worker_rbee.domain.engine_events import Device
 from rbee_shared.errors import BackendUnavailableError
 
-_REGISTRY_NAMES = {"cpu": b"CPU", "cuda": b"CUDA", "metal": b"MTL", "vulkan": b"Vulkan"}
+# as ggml's registries call themselves; Metal's has had two names
+_REGISTRY_NAMES = {"cpu": (b"CPU",), "cuda": (b"CUDA",), "metal": (b"MTL", b"Metal"), "vulkan": (b"Vulkan",)}
 
 
 class Devices:
@@ -30,7 +31,8 @@ class Devices:
         Raises:
             BackendUnavailableError: this build has no such backend, or that backend no such device.
         """
-        registry = self._ggml.ggml_backend_reg_by_name(_REGISTRY_NAMES[backend])
+        registries = map(self._ggml.ggml_backend_reg_by_name, _REGISTRY_NAMES[backend])
+        registry = next(filter(None, registries), None)
         usable = registry and (backend == "cpu" or self._bindings.llama_supports_gpu_offload())
         if not usable:
             raise BackendUnavailableError(

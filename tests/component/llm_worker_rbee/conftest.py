@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
-
 from tests.support.scripted_gguf import TEMPLATE, Script, write_scripted
 from tests.support.worker import RunningWorker, worker_process
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from rbee_shared.contracts.events import EndEvent, NarrationEvent, StartedEvent, TokenEvent
 from tests.support.scripted_gguf import BOS, END, TEMPLATE, Script, byte_token, write_scripted
 from tests.support.worker import RunningWorker, worker_process
+
+from rbee_shared.contracts.events import EndEvent, NarrationEvent, StartedEvent, TokenEvent
 
 pytestmark = pytest.mark.allow_blocking("the test starts the process; the code under test runs in it")
 

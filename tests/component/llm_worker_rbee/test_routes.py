@@ -6,10 +6,9 @@ from pathlib import Path
 import anyio
 import httpx2
 import pytest
-
-from rbee_shared.sse import FrameSplitter
 from tests.support.worker import RunningWorker, worker_process
 
+from rbee_shared.sse import Frame, FrameSplitter
 
 pytestmark = pytest.mark.allow_blocking("the test starts the process; the code under test runs in it")
 
@@ -173,7 +172,9 @@ async def test_a_second_request_is_refused_while_the_first_runs(endless_worker: 
 
 async def test_cancel_ends_the_stream_at_once(endless_worker: RunningWorker) -> None:
     client = endless_worker.client
-    splitter, frames = FrameSplitter(), []
+    splitter = FrameSplitter()
+    frames: list[Frame] = []
+    cancelled_at_s = anyio.current_time()
     async with client.stream("POST", "/execute", json={"job_id": "j1", "prompt": "x", "max_tokens": 32_000}) as stream:
         async for chunk in stream.aiter_bytes():
             if not frames:

@@ -1,5 +1,7 @@
 """Detokenizing and stop strings: however a text is cut into byte tokens, the same text comes out."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from llm_worker_rbee.domain.stopping import StopMatcher
 def cut(data: bytes, borders: list[int]) -> list[bytes]:
     """`data` in pieces, cut at the borders."""
     edges = [0, *sorted({border % (len(data) + 1) for border in borders}), len(data)]
-    return [data[begin:end] for begin, end in zip(edges, edges[1:], strict=False)]
+    return [data[begin:end] for begin, end in pairwise(edges)]
 
 
 def run(pieces: list[bytes], stop: list[str]) -> tuple[list[Visible], str | None]:
