@@ -125,6 +125,11 @@ class HiveLifecycle:
         if not expected:
             self.narrator.tell("hive_lost", f"the hive at {node} is gone ({how})", cute="💀", level="error")
 
+    async def refresh_workers(self, node: str) -> None:
+        """Ask the hive of `node` for its workers now, instead of waiting for its next heartbeat."""
+        if (entry := self.hives.get(node)) is not None:
+            self.workers.update(node, (await self.client_of(entry).workers()).workers)
+
     async def watch(self) -> None:
         """Judge every hive by its heartbeats, for ever."""
         while True:

@@ -13,6 +13,7 @@ import anyio
 from rbee_shared import sse
 from rbee_shared.daemon import Stopping, end_of_file
 from rbee_shared.event_log import EventLog
+from rbee_shared.narration import Narration
 
 _LOG = logging.getLogger("rbee.queen.holds")
 _SPAWNER = "spawner"
@@ -26,7 +27,7 @@ class Holds:
         self.ephemeral = ephemeral
         self._held: set[str] = {_SPAWNER} if ephemeral else set()
         self._leaving = anyio.Event()
-        self._leaving_mark = 0
+        self._last_words = EventLog(drop_anything=True)
 
     def __len__(self) -> int:
         return len(self._held)
@@ -47,21 +48,24 @@ class Holds:
         self._held.discard(hold_id)
         return len(self._held)
 
-    def leave(self, mark: int) -> None:
-        """She goes now: holders are shown what the cluster says after line `mark`."""
-        self._leaving_mark = mark
+    def leave(self) -> None:
+        """She goes now: holders are shown what the cluster says from here on."""
         self._leaving.set()
 
-    async def stream(self, said: EventLog, ping_s: float) -> AsyncGenerator[bytes]:
-        """One hold: its id, silence while she lives, and what the cluster says from the moment she goes."""
+    def show(self, narration: Narration) -> None:
+        """A line that belongs to no task: holders see it if she is leaving."""
+        if self._leaving.is_set():
+            self._last_words.append(sse.encode("narration", narration.to_dict()))
+
+    def farewell(self) -> None:
+        """Nothing follows: the holds' streams end."""
+        self._last_words.close()
+
+    async def stream(self, ping_s: float) -> AsyncGenerator[bytes]:
+        """One hold: its id, silence while she lives, and what the cluster says while she goes."""
         with self.held() as hold_id:
             yield sse.encode("hold", {"hold_id": hold_id})
-            while not self._leaving.is_set():
-                with anyio.move_on_after(ping_s):
-                    await self._leaving.wait()
-                if not self._leaving.is_set():
-                    yield sse.PING
-            async with aclosing(said.follow(self._leaving_mark, ping_s=ping_s)) as chunks:
+            async with aclosing(self._last_words.follow(ping_s=ping_s)) as chunks:
                 async for chunk in chunks:
                     yield chunk
 

@@ -8,7 +8,6 @@ import anyio
 from queen_rbee.domain.idle import idle_too_long
 from queen_rbee.services import Services
 from rbee_shared.errors import RbeeError
-from rbee_shared.narration import Narrator
 from rbee_shared.units import format_seconds
 
 _LOG = logging.getLogger("rbee.queen.idle")
@@ -30,8 +29,7 @@ async def _stop(services: Services, worker_id: str, limit_s: float) -> None:
     entry = services.hives.get(node) if node else None
     if entry is None:
         return
-    narrator = Narrator("queen", services.daemon.hub.publish)
-    narrator.tell("idle_stop", f"stopping {worker_id}: idle for {format_seconds(limit_s)}", cute="😴")
+    services.narrator.tell("idle_stop", f"stopping {worker_id}: idle for {format_seconds(limit_s)}", cute="😴")
     try:
         await services.lifecycle.client_of(entry).stop_worker(worker_id)
     except RbeeError as error:

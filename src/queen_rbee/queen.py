@@ -24,13 +24,14 @@ from queen_rbee.relay import Relay, token_client
 from queen_rbee.services import Services
 from queen_rbee.settings import QueenSettings
 from queen_rbee.task_registry import TaskRegistry
+from queen_rbee.voices import Voices
 from queen_rbee.worker_client import WorkerClient
 from queen_rbee.worker_starter import WorkerStarter
 from rbee_shared.auth import read_or_make_token, read_token
 from rbee_shared.clocks import boot_time_s
 from rbee_shared.daemon import Daemon
 from rbee_shared.http_client import http_client
-from rbee_shared.narration import Narration, Narrator, correlation_id
+from rbee_shared.narration import Narrator, correlation_id
 from rbee_shared.run_file import run_file
 from rbee_shared.server import bind, serving, url_of
 from rbee_shared.sqlite import Quarantined
@@ -56,16 +57,15 @@ async def live(daemon: Daemon, settings: QueenSettings, token_file: Path | None)
     listener = bind(settings.bind, settings.port)
     url = url_of(listener)
     token = read_token(token_file) if token_file else read_or_make_token(daemon.home.token)
-    narrator = Narrator("queen", daemon.hub.publish)
     async with (
         _opened(daemon, settings, token, url) as services,
         serving(create_app(services), listener, header_s=daemon.clocks.header_s, drain_s=_LAST_WORDS_S),
     ):
         with run_file(daemon.home.run_file("queen-rbee"), url=url, instance=daemon.instance):
             daemon.hub.announce("listening", url=url, instance=daemon.instance)
-            narrator.tell("listening", f"queen is awake on {url}", cute="👑")
+            services.narrator.tell("listening", f"queen is awake on {url}", cute="👑")
             await daemon.stopping.requested.wait()
-        await shut_down(services, narrator)
+        await shut_down(services)
 
 
 @asynccontextmanager
@@ -100,49 +100,62 @@ def _assemble(outside: _Outside) -> Services:
     hives = HiveRegistry(boot_time_s)
     matchmaker = Matchmaker(hives.devices)
     tasks = TaskRegistry(finished_kept=settings.finished_tasks_kept, logs_bytes=settings.task_logs_bytes)
-
-    def hear(narration: Narration) -> None:
-        line = narration.on_node(LOCAL_NODE)
-        tasks.route(line)
-        publish(line)
-
-    async def refresh(node: str) -> None:
-        if (entry := hives.get(node)) is not None:
-            matchmaker.workers.update(node, (await lifecycle.client_of(entry).workers()).workers)
-
-    launcher = LocalLauncher(
-        daemon.home,
-        clocks,
-        identity,
-        settings.hive_port,
-        LOCAL_NODE,
-        hear,
-        stopping=lambda: daemon.stopping.is_requested,
-    )
-    lifecycle = HiveLifecycle(
-        daemon.home,
-        clocks,
-        identity,
-        outside.catalog,
-        hives,
-        matchmaker.workers,
-        launcher,
-        outside.client,
-        Narrator("queen", publish),
-        outside.group,
-    )
-    worker = WorkerClient(outside.session, Relay(outside.session, publish), matchmaker.workers, clocks, refresh)
-    starter = WorkerStarter(clocks, lifecycle, matchmaker, worker)
-    dispatcher = Dispatcher(settings, clocks, tasks, matchmaker, lifecycle, starter, worker, publish, outside.group)
     holds = Holds(ephemeral=daemon.handshake is not None and daemon.handshake.ephemeral)
-    return Services(daemon, settings, identity, outside.catalog, hives, matchmaker, tasks, dispatcher, holds, lifecycle)
+    voices = Voices(publish, tasks, holds, LOCAL_NODE)
+    narrator = Narrator("queen", voices.speak)
+    lifecycle = HiveLifecycle(
+        home=daemon.home,
+        clocks=clocks,
+        identity=identity,
+        catalog=outside.catalog,
+        hives=hives,
+        workers=matchmaker.workers,
+        launcher=LocalLauncher(
+            home=daemon.home,
+            clocks=clocks,
+            identity=identity,
+            port=settings.hive_port,
+            node=LOCAL_NODE,
+            hear=voices.hear,
+            stopping=lambda: daemon.stopping.is_requested,
+        ),
+        client=outside.client,
+        narrator=narrator,
+        group=outside.group,
+    )
+    relay = Relay(outside.session, publish)
+    worker = WorkerClient(outside.session, relay, matchmaker.workers, clocks, lifecycle.refresh_workers)
+    dispatcher = Dispatcher(
+        settings=settings,
+        clocks=clocks,
+        tasks=tasks,
+        matchmaker=matchmaker,
+        lifecycle=lifecycle,
+        starter=WorkerStarter(clocks, lifecycle, matchmaker, worker),
+        worker=worker,
+        publish=publish,
+        group=outside.group,
+    )
+    return Services(
+        daemon=daemon,
+        settings=settings,
+        identity=identity,
+        catalog=outside.catalog,
+        hives=hives,
+        matchmaker=matchmaker,
+        tasks=tasks,
+        dispatcher=dispatcher,
+        holds=holds,
+        lifecycle=lifecycle,
+        narrator=narrator,
+    )
 
 
-async def shut_down(services: Services, narrator: Narrator) -> None:
+async def shut_down(services: Services) -> None:
     """Take nothing new, stop the hives in parallel, say goodbye. Bounded; streams are told before they are cut."""
-    daemon = services.daemon
+    daemon, narrator = services.daemon, services.narrator
     correlation_id.set(daemon.stopping.correlation_id)
-    services.holds.leave(daemon.hub.events.last_id)
+    services.holds.leave()
     with anyio.move_on_after(daemon.clocks.queen_drain_s):
         services.dispatcher.abandon_waiting()
         if services.hives.all():
@@ -151,4 +164,5 @@ async def shut_down(services: Services, narrator: Narrator) -> None:
     narrator.tell("goodbye", "goodbye", cute="👋")
     for task in list(services.tasks.unfinished()):
         services.dispatcher.give_up(task)
+    services.holds.farewell()
     daemon.hub.events.close()

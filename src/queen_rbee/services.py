@@ -12,6 +12,7 @@ from queen_rbee.matchmaker import Matchmaker
 from queen_rbee.settings import QueenSettings
 from queen_rbee.task_registry import TaskRegistry
 from rbee_shared.daemon import Daemon
+from rbee_shared.narration import Narrator
 
 
 @dataclass(frozen=True)
@@ -28,3 +29,4 @@ class Services:
     dispatcher: Dispatcher
     holds: Holds
     lifecycle: HiveLifecycle
+    narrator: Narrator

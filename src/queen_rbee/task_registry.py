@@ -44,12 +44,14 @@ class TaskRegistry:
         """The model of every task that has not begun."""
         return [task.wish.model_ref for task in self.unfinished() if task.state is not TaskState.RUNNING]
 
-    def route(self, narration: Narration) -> None:
-        """Show a line from another program to the tasks that it works for."""
-        if narration.correlation_id is not None:
-            for task in self.unfinished():
-                if task.correlation_id == narration.correlation_id:
-                    task.hear(narration)
+    def route(self, narration: Narration) -> bool:
+        """Show a line from another program to the tasks that it works for; whether there was one."""
+        if narration.correlation_id is None:
+            return False
+        concerned = [task for task in self.unfinished() if task.correlation_id == narration.correlation_id]
+        for task in concerned:
+            task.hear(narration)
+        return bool(concerned)
 
     def _forget(self) -> None:
         finished = [task for task in self._tasks.values() if task.is_finished]

@@ -98,6 +98,7 @@ class Cluster:
         self.home = home
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("RBEE_")}
         self.env = inherited | {"RBEE_HOME": str(home), "RBEE_QUEEN_PORT": "0", "RBEE_QUEEN_HIVE_PORT": "0", **env}
+        self.killed: set[str] = set()
         self._running: list[Running] = []
 
     # starting programs
@@ -171,9 +172,9 @@ class Cluster:
         return wait_until(lambda: not left(), within_s, f"gone: {[_cmdline(process) for process in left()]}")
 
     def leaves_nothing(self) -> None:
-        """No process, no run file, no partial file, no lock that is held."""
+        """No process, no run file (but those of `killed` programs), no partial file, no lock that is held."""
         self.all_gone(15)
-        files = [path for path in self.home.rglob("*") if path.is_file()]
+        files = [path for path in self.home.rglob("*") if path.is_file() and path.stem not in self.killed]
         left = [path for path in files if path.name.endswith((".partial", ".json"))]
         assert not left, f"left behind: {left}"
         for database in self.home.glob("*.db"):

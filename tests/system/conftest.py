@@ -4,7 +4,6 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-
 from tests.support.cluster import Cluster
 from tests.support.models import endless_model
 

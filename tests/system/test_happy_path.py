@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
+from tests.support.cluster import Cluster, Line
 
 from rbee_shared.contracts.events import TaskEvent
-from tests.support.cluster import Cluster, Line
 
 # every line of the happy path, in causal order; what stands in braces is compared with the events
 HAPPY_PATH = [

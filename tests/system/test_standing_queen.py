@@ -6,7 +6,6 @@ from collections.abc import Generator
 
 import httpx2
 import pytest
-
 from tests.support.cluster import Cluster, frames_of, wait_until
 
 

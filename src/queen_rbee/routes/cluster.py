@@ -60,7 +60,7 @@ async def hold(services: ServicesDep) -> Response:
     daemon = services.daemon
     if daemon.stopping.is_requested:
         raise ShuttingDownError("the queen is shutting down")
-    stream = services.holds.stream(daemon.hub.events, daemon.clocks.sse_ping_s)
+    stream = services.holds.stream(daemon.clocks.sse_ping_s)
     return EventStream(stream, slow_client_s=daemon.clocks.slow_client_s)
 
 

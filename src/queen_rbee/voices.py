@@ -1,0 +1,30 @@
+"""Which reader gets which line: each line once, by the task that it belongs to or by the holds of a leaving queen."""
+
+from dataclasses import dataclass
+
+from queen_rbee.holds import Holds
+from queen_rbee.task_registry import TaskRegistry
+from rbee_shared.narration import Narration, Sink
+
+
+@dataclass(frozen=True)
+class Voices:
+    """`publish` says a line to the whole cluster; every line goes there as well."""
+
+    publish: Sink
+    tasks: TaskRegistry
+    holds: Holds
+    node: str
+
+    def speak(self, narration: Narration) -> None:
+        """The queen's own line that belongs to no task."""
+        self.publish(narration)
+        self.holds.show(narration)
+
+    def hear(self, narration: Narration) -> None:
+        """A line of a hive or of its workers."""
+        line = narration.on_node(self.node)
+        if self.tasks.route(line):
+            self.publish(line)
+        else:
+            self.speak(line)
