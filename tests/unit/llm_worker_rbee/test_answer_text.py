@@ -89,6 +89,14 @@ def test_an_unfinished_character_is_replaced_at_the_end() -> None:
     assert text.flush() == Visible("\ufffd", (1,))
 
 
+def test_what_is_held_back_comes_with_an_unfinished_character() -> None:
+    text = AnswerText(["<end>", "\ufffdz"])
+    assert text.push(0, b"<e") is None
+    assert text.push(1, b"\xf0\x9f") is None
+
+    assert text.flush() == Visible("<e\ufffd", (0, 1))
+
+
 def test_a_token_without_text_is_told_with_the_next_text() -> None:
     text = AnswerText()
 
