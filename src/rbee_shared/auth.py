@@ -2,6 +2,7 @@
 
 import hmac
 import os
+import re
 import secrets
 import stat
 from pathlib import Path
@@ -10,6 +11,8 @@ from rbee_shared.errors import ForbiddenError, InvalidApiKeyError, MissingApiKey
 from rbee_shared.ids import new_secret
 
 _PRIVATE_FILE = 0o600
+_ANOTHER_FILE = "Name another file with --token-file, or remove this one: a new one is made at start."
+_TOKEN = re.compile(r"[!-~]+")  # what can stand in an Authorization header
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -18,19 +21,23 @@ def read_token(path: Path) -> str:
 
     Raises:
         MissingApiKeyError: there is no such file, or it is empty.
-        ForbiddenError: others than its owner can read it.
+        ForbiddenError: others than its owner can read it, this user cannot, or it holds no token.
     """
     try:
         mode = path.stat().st_mode
         token = path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         raise MissingApiKeyError(f"there is no token file at {path}") from None
-    except PermissionError:
-        raise ForbiddenError(f"the token file {path} cannot be read by this user") from None
+    except UnicodeDecodeError:
+        raise ForbiddenError(f"the token file {path} holds no token", hint=_ANOTHER_FILE) from None
+    except OSError as error:
+        raise ForbiddenError(f"the token file {path} cannot be read: {error.strerror}", hint=_ANOTHER_FILE) from None
     if mode & _OTHERS:
         raise ForbiddenError(f"the token file {path} can be read by others", hint=f"chmod 600 {path}")
     if not token:
         raise MissingApiKeyError(f"the token file {path} is empty", hint=f"Remove {path}: a new one is made at start.")
+    if not _TOKEN.fullmatch(token):
+        raise ForbiddenError(f"the token file {path} holds no token", hint=_ANOTHER_FILE)
     return token
 
 

@@ -12,6 +12,13 @@ from dataclasses import dataclass, fields
 
 from rbee_shared.errors import InvalidRequestError
 
+_PREFIX = "RBEE_CLOCK_"
+# a pause or a wait of nothing makes sense there; a beat or a lease of nothing would spin or end at once
+_MAY_BE_ZERO = frozenset(
+    {"worker_drain_s", "hive_drain_s", "queen_drain_s", "keeper_drain_s", "parent_lost_drain_s", "idle_worker_s",
+     "memory_back_s", "hold_grace_s", "silence_s"}
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Clocks:
@@ -52,20 +59,26 @@ class Clocks:
         known = {field.name: field.default for field in fields(cls)}
         if unknown := sorted(set(table) - set(known)):
             raise InvalidRequestError(f"config.toml names unknown clocks: {', '.join(unknown)}")
+        variables = {f"{_PREFIX}{name.upper()}" for name in known}
+        if unknown := sorted(name for name in environment if name.startswith(_PREFIX) and name not in variables):
+            raise InvalidRequestError(f"the environment names unknown clocks: {', '.join(unknown)}")
         values = {}
         for name, default in known.items():
-            chosen = environment.get(f"RBEE_CLOCK_{name.upper()}", table.get(name, default))
-            values[name] = _positive(name, chosen) * scale
+            chosen = environment.get(f"{_PREFIX}{name.upper()}", table.get(name, default))
+            values[name] = _positive(name, chosen, or_zero=name in _MAY_BE_ZERO) * scale
         return cls(**values)
 
 
-def _positive(name: str, value: object) -> float:
+def _positive(name: str, value: object, *, or_zero: bool = False) -> float:
     try:
         number = float(str(value))
     except ValueError:
         number = -1.0
-    if not 0 <= number < float("inf"):
-        raise InvalidRequestError(f"{name} must be a number of seconds, got {value!r}")
+    if not 0 <= number < float("inf") or (number == 0 and not or_zero):
+        raise InvalidRequestError(
+            f"{name} must be a positive number, got {value!r}",
+            hint=f"Correct it in [clocks] of config.toml, or in {_PREFIX}… or RBEE_TIME_SCALE in the environment.",
+        )
     return number
 
 

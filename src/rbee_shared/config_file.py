@@ -20,8 +20,10 @@ def read_config(config: Path) -> dict[str, dict[str, Any]]:
 
     try:
         tables = tomllib.loads(config.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequestError(f"{config} is not valid TOML: {error}") from None
+    except OSError as error:
+        raise InvalidRequestError(f"{config} cannot be read: {error.strerror}") from None
     unknown = sorted(name for name, table in tables.items() if name not in TABLES or not isinstance(table, dict))
     if unknown:
         raise InvalidRequestError(

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import anyio
+from anyio.abc import TaskStatus
 
 from rbee_shared.clocks import Clocks
 from rbee_shared.config_file import read_config
@@ -22,9 +23,11 @@ from rbee_shared.lease import Lease
 from rbee_shared.logs import log_to_file, log_to_stderr
 from rbee_shared.narration_hub import NarrationHub
 from rbee_shared.paths import Home
+from rbee_shared.redaction import printable, redact
 
 _LOG = logging.getLogger("rbee.daemon")
 EXIT_FAILED = 1
+_PRIVATE_UMASK = 0o077
 
 
 @dataclass
@@ -74,6 +77,8 @@ def run_daemon(
     use_uvloop: bool = False,
 ) -> int:
     """Run `body` until it returns; its exit status. Errors are told to the parent, or printed for the operator."""
+    _fill_standard_descriptors()
+    os.umask(_PRIVATE_UMASK)
     hub = NarrationHub(has_parent=with_parent)
     try:
         home, clocks = _prepare(program, logs_to_stderr=logs_to_stderr)
@@ -91,6 +96,17 @@ def run_daemon(
     return 0
 
 
+def _fill_standard_descriptors() -> None:
+    """Open /dev/null where stdin, stdout or stderr is closed: else the next file gets that number, and our lines."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+
+
 def _prepare(program: str, *, logs_to_stderr: bool) -> tuple[Home, Clocks]:
     try:
         home = Home.from_environment().ensure()
@@ -105,15 +121,16 @@ def _prepare(program: str, *, logs_to_stderr: bool) -> tuple[Home, Clocks]:
 
 async def _guarded(daemon: Daemon, body: Callable[[Daemon], Awaitable[None]]) -> None:
     async with anyio.create_task_group() as group:
-        group.start_soon(_watch_signals, daemon.stopping)
+        await group.start(_watch_signals, daemon.stopping)
         if daemon.handshake is not None:
             group.start_soon(_watch_parent, daemon.stopping, daemon.handshake)
         await body(daemon)
         group.cancel_scope.cancel()
 
 
-async def _watch_signals(stopping: Stopping) -> None:
+async def _watch_signals(stopping: Stopping, *, task_status: TaskStatus[None]) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        task_status.started()
         async for number in signals:
             if stopping.is_requested and number == signal.SIGINT:
                 os._exit(128 + number)  # the operator insists; children follow by end-of-file and PDEATHSIG
@@ -154,7 +171,8 @@ def _report(hub: NarrationHub, program: str, error: RbeeError, *, with_parent: b
     if with_parent:
         hub.announce("failed", error=error.body())
     else:
-        sys.stderr.write(f"{program}: error: {error.message} ({error.code})\n  next: {error.hint}\n")
+        text = f"{program}: error: {error.message} ({error.code})\n  next: {error.hint}\n"
+        sys.stderr.write(redact(printable(text)))
     return EXIT_FAILED
 
 

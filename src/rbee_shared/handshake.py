@@ -7,7 +7,7 @@ import json
 import os
 import select
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 from rbee_shared.errors import InvalidRequestError
 from rbee_shared.process_identity import is_running, this_process
@@ -52,19 +52,31 @@ def read_handshake(timeout_s: float, descriptor: int = 0) -> Handshake:
     """
     deadline, data = time.monotonic() + timeout_s, b""
     while not data.endswith(b"\n"):
-        ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
-        # byte by byte: what follows the line belongs to the lifeline
-        byte = os.read(descriptor, 1) if ready else b""
+        byte = _next_byte(descriptor, deadline - time.monotonic())
         if not byte or len(data) >= MAX_BYTES:
             raise InvalidRequestError("--parent stdin: no handshake line came on stdin")
         data += byte
     return _parse(data)
 
 
+def _next_byte(descriptor: int, timeout_s: float) -> bytes:
+    """One byte, since what follows the line belongs to the lifeline; empty at the end, or when none comes in time."""
+    try:
+        ready, _, _ = select.select([descriptor], [], [], max(0.0, timeout_s))
+        return os.read(descriptor, 1) if ready else b""
+    except OSError:  # closed
+        return b""
+
+
 def _parse(data: bytes) -> Handshake:
     known = {field.name for field in fields(Handshake)}
     try:
         facts = json.loads(data)
-        return Handshake(**{name: value for name, value in facts.items() if name in known})
-    except (ValueError, TypeError, AttributeError):
+        handshake = Handshake(**{name: value for name, value in facts.items() if name in known})
+        return replace(
+            handshake,
+            parent_pid=int(handshake.parent_pid),
+            parent_create_time=float(handshake.parent_create_time),
+        )
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         raise InvalidRequestError("--parent stdin: the line on stdin is no handshake") from None

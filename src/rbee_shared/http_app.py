@@ -219,8 +219,10 @@ def require_local_host(headers: Headers, allowed_hosts: Iterable[str]) -> None:
 
 def _require_host(netloc: str, hosts: frozenset[str]) -> None:
     try:
-        host = (urlsplit(f"//{netloc}").hostname or "").lower()
+        parts = urlsplit(f"//{netloc}")
+        host = (parts.hostname or "").lower()
+        plain = parts.netloc == netloc and parts.username is None
     except ValueError:
-        host = ""
-    if host not in hosts:
+        host, plain = "", False
+    if not plain or host not in hosts:
         raise HostNotAllowedError(f"{netloc or 'an empty host'!r} is not a host this daemon answers to")

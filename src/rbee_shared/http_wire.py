@@ -25,7 +25,7 @@ def read_answer(status: int, content: bytes, *, what: str) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise BadPeerError(f"{what}: answered {status} without a JSON object")

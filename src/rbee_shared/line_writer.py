@@ -4,9 +4,12 @@ The reader may be stopped (a pipe fills up) or gone (a broken pipe): a daemon mu
 delivered are handed to `undelivered`, which logs them.
 """
 
+import contextlib
 import os
 import queue
+import select
 import threading
+import time
 from collections.abc import Callable
 
 _BACKLOG_LINES = 10_000
@@ -20,23 +23,31 @@ class LineWriter:
         self._undelivered = undelivered
         self._lines: queue.Queue[str | None] = queue.Queue(_BACKLOG_LINES)
         self._broken = False
+        self._closed = False
         self._thread = threading.Thread(target=self._run, name="line-writer", daemon=True)
         self._thread.start()
 
     def write(self, line: str) -> None:
         """Queue `line`; a newline is added."""
+        if self._closed:
+            self._undelivered(line)
+            return
         try:
             self._lines.put_nowait(line)
         except queue.Full:
             self._undelivered(line)
 
     def close(self, timeout_s: float = 1.0) -> None:
-        """Wait until everything is written, but not longer than `timeout_s`."""
-        try:
-            self._lines.put_nowait(None)
-        except queue.Full:
-            return
-        self._thread.join(timeout_s)
+        """Wait until everything is written, but not longer than `timeout_s`; what is left then is undelivered."""
+        self._closed = True
+        deadline = time.monotonic() + timeout_s
+        with contextlib.suppress(queue.Full):
+            self._lines.put(None, timeout=timeout_s)
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        with contextlib.suppress(queue.Empty):
+            while self._thread.is_alive():
+                if (line := self._lines.get_nowait()) is not None:
+                    self._undelivered(line)
 
     def _run(self) -> None:
         while (line := self._lines.get()) is not None:
@@ -52,4 +63,7 @@ class LineWriter:
 
 def _write_all(descriptor: int, data: bytes) -> None:
     while data:
-        data = data[os.write(descriptor, data) :]
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:  # whoever shares the terminal or pipe with us has made it non-blocking
+            select.select([], [descriptor], [])

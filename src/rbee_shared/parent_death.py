@@ -13,5 +13,5 @@ _PR_SET_PDEATHSIG = 1
 
 def die_with_parent(with_signal: signal.Signals) -> None:
     """Have the kernel send `with_signal` to this process when its parent dies; does nothing where that is unknown."""
-    if sys.platform == "linux" and "--parent" in sys.argv:
+    if sys.platform == "linux" and any(argument.partition("=")[0] == "--parent" for argument in sys.argv):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(with_signal), 0, 0, 0)

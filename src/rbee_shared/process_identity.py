@@ -17,5 +17,5 @@ def is_running(pid: int, create_time: float) -> bool:
         process = psutil.Process(pid)
         same = abs(process.create_time() - create_time) < _SAME_START_S
         return same and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
+    except (psutil.Error, ValueError, OverflowError):  # the last two: no process can have that number
         return False

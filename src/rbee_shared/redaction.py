@@ -1,22 +1,24 @@
 """Keeps secrets out of what people read, and terminal control codes out of terminals."""
 
-import hashlib
 import re
 
 _SECRET = re.compile(
     r"""(?ix)
-    (?P<name> authorization\s*[:=]\s*"?\s*bearer\s+ | bearer\s+
-            | (?:api[_-]?key|token|secret|password)["']?\s*[:=]\s*["']? )
-    (?P<value> [A-Za-z0-9._~+/=-]{16,} )
+    (?P<name> authorization["'\\]*\s*[:=]\s*["'\\]*\s*(?:bearer|basic)\s+ | bearer\s+
+            | (?:api[_-]?key|token|secret|password)["'\\]*\s*[:=]\s*["'\\]* )
+    (?P<value> [A-Za-z0-9._~+/=-]{8,} )
     """
 )
 _HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
-# C0 without tab and newline, DEL, C1, and the bidirectional overrides that reorder a line on screen
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# C0 without tab and newline, DEL, C1, the bidirectional overrides that reorder a line on screen, the line separators
+# that break one, and lone surrogates, which no output encoding takes
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def fingerprint(secret: str) -> str:
     """Six hex digits that tell secrets apart without telling them."""
+    import hashlib  # noqa: PLC0415 - 3 ms of start-up that most commands never need
+
     return hashlib.sha256(secret.encode()).hexdigest()[:6]
 
 

@@ -43,7 +43,7 @@ def claimed_daemon(path: Path) -> RunningDaemon | None:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         return RunningDaemon(str(facts["url"]), int(facts["pid"]), float(facts["create_time"]), str(facts["instance"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

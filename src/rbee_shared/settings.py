@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from rbee_shared.config_file import read_config
 from rbee_shared.errors import InvalidRequestError
@@ -37,10 +37,11 @@ def load_settings(cls: type[SettingsT], *, flags: Mapping[str, Any], config: Pat
     # what is passed to the constructor wins over the environment, so a file's value must yield to it here
     from_file = {name: value for name, value in in_file.items() if f"{prefix}{name}".upper() not in os.environ}
     given = {name: value for name, value in flags.items() if value is not None}
+    hint = f"Correct the flag, the {prefix}… variable or {config}."
     try:
         return cls(**{**from_file, **given})
+    except SettingsError as error:  # a list in a variable that is no JSON
+        raise InvalidRequestError(f"{cls.table} settings: {error}; a list is written as JSON", hint=hint) from None
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise InvalidRequestError(
-            f"{cls.table} settings: {faults}", hint=f"Correct the flag, the {prefix}… variable or {config}."
-        ) from None
+        raise InvalidRequestError(f"{cls.table} settings: {faults}", hint=hint) from None

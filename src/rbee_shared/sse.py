@@ -35,7 +35,7 @@ class Frame:
         """
         try:
             value = json.loads(self.data)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
             raise BadPeerError(f"an event {self.event!r} carries no JSON object")

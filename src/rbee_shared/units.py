@@ -7,7 +7,7 @@ def format_bytes(count: int) -> str:
     """`0 B`, `669 MB`, `1.1 GB`: decimal units, one decimal below ten."""
     size = float(count)
     for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size < _STEP or unit == "TB":
+        if round(size) < _STEP or unit == "TB":  # rounded: 999.9 kB is 1.0 MB, never "1000 kB"
             break
         size /= _STEP
     decimals = 0 if unit == "B" or size >= 10 else 1  # noqa: PLR2004 - "9.5 GB", but "12 GB"
