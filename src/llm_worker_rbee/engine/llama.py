@@ -116,6 +116,10 @@ class LlamaContext:
             raise InternalError(f"llama_decode failed with {result}")
         return bool(result == 0)
 
+    def has_logits(self, row: int) -> bool:
+        """Whether the last decode left a distribution for `row`; sampling without one aborts the process."""
+        return bool(self._c.llama_get_logits_ith(self._context, row))
+
     def sample(self, sampler: Any, row: int) -> int:
         """Choose the token that follows `row` of the batch, and tell the sampler."""
         if row not in self._rows_with_logits:  # llama.cpp would abort the process

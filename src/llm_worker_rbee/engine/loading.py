@@ -109,10 +109,10 @@ def _load_file(
 
 
 def _with_context(bindings: Any, log: NativeLog, model: int, device: Device, request: LoadRequest) -> LoadedModel:
-    if not bindings.llama_model_has_decoder(model) or not bindings.llama_vocab_n_tokens(
-        bindings.llama_model_get_vocab(model)
-    ):
-        raise ModelInvalidError(f"{request.path} cannot generate text: it has no decoder or no vocabulary")
+    vocabulary = Vocabulary(bindings, model)
+    only_decodes = bindings.llama_model_has_decoder(model) and not bindings.llama_model_has_encoder(model)
+    if not only_decodes or not vocabulary.size:
+        raise ModelInvalidError(f"{request.path} is no text generator: it has an encoder, or no vocabulary")
     n_ctx_train = int(bindings.llama_model_n_ctx_train(model))
     threads = thread_count(int(bindings.llama_model_n_params(model)))
     params = bindings.llama_context_default_params()
@@ -123,7 +123,6 @@ def _with_context(bindings: Any, log: NativeLog, model: int, device: Device, req
     handle = bindings.llama_init_from_model(model, params)
     if not handle:
         raise InsufficientMemoryError(f"a context of {params.n_ctx} tokens cannot be made: {log.why()}")
-    vocabulary = Vocabulary(bindings, model)
     context = LlamaContext(bindings, handle, n_seq_max=request.slots)
     template = bindings.llama_model_chat_template(model, None)
     loaded = LoadedModel(
@@ -155,6 +154,10 @@ def _prove(loaded: LoadedModel, path: Path) -> None:
         row = loaded.context.add((loaded.vocabulary.first_token,), 0, 0, sample=True)
         if not loaded.context.decode():
             raise ModelInvalidError(f"{path} was loaded and cannot decode a token")
+        if not loaded.context.has_logits(row):
+            raise ModelInvalidError(
+                f"{path} is no text generator: it tells no next token (an embedding model does that)"
+            )
         loaded.vocabulary.piece(loaded.context.sample(chain, row))
         loaded.context.forget(0)
     finally:
