@@ -17,6 +17,7 @@ from rbee_keeper.settings import KeeperSettings
 from rbee_shared.errors import (
     CancelledTaskError,
     DiskFullError,
+    InvalidRequestError,
     RbeeError,
     RequestTimeoutError,
     ShuttingDownError,
@@ -29,6 +30,7 @@ from rbee_shared.units import format_seconds
 
 _DEFAULT_MODEL = "builtin:storyteller"
 _ATTEMPTS = 3
+_MAX_TIMEOUT_S = 7 * 24 * 3600.0
 _CUT_OFF = {
     "MAX_TOKENS": "the answer was cut off at --max-tokens",
     "CONTEXT_FULL": "the answer was cut off: the model's context is full",
@@ -41,6 +43,16 @@ class Answering:
 
     request: dict[str, Any]
     timeout_s: float | None
+
+
+def bounded_timeout(timeout_s: float | None) -> float | None:
+    """The value of `--timeout`, checked."""
+    if timeout_s is not None and not 0 < timeout_s <= _MAX_TIMEOUT_S:
+        raise InvalidRequestError(
+            f"--timeout must be between 0 and {_MAX_TIMEOUT_S:.0f} seconds, got {timeout_s}",
+            hint="Leave it out to wait as long as it takes.",
+        )
+    return timeout_s
 
 
 async def run_inference(settings: KeeperSettings, screen: Screen, answering: Answering) -> int:

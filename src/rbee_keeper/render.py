@@ -140,10 +140,10 @@ class Screen:
         self._touch()
 
     async def watch_silence(self) -> None:
-        """Never let the screen stand still without a word; runs until cancelled."""
+        """Never let the screen stand still without a word; runs until cancelled. A `silence_s` of 0 turns it off."""
         from anyio import sleep  # noqa: PLC0415 - render is also used where there is no event loop
 
-        while True:
+        while self._silence_s:
             quiet_s = time.monotonic() - self._seen_at_s
             if quiet_s >= self._silence_s:
                 self._break_silence(quiet_s)

@@ -1,59 +1,65 @@
 """What every command needs around its work: a screen, one correlation id, the event loop, and an exit status."""
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Concatenate, ParamSpec
+import gc
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import typer
 
 from rbee_keeper.exit_codes import exit_code
 from rbee_keeper.output import Output
 from rbee_keeper.render import Screen, Style
+from rbee_keeper.settings import KeeperSettings
 from rbee_shared.errors import InternalError, RbeeError
 from rbee_shared.ids import new_correlation_id
 from rbee_shared.narration import correlation_id
 
-if TYPE_CHECKING:
-    from rbee_keeper.settings import KeeperSettings
-
-P = ParamSpec("P")
 _STDOUT, _STDERR = 1, 2
 _DEFAULT_SILENCE_S = 1.5
 
 
-def screen_for(settings: "KeeperSettings | None", style: Style) -> Screen:
-    """A screen on this process's stdout and stderr."""
-    silence_s = settings.clocks.silence_s if settings else _DEFAULT_SILENCE_S
+class Runner(Protocol):
+    """Runs `work(settings, screen, *args)` in an event loop and ends the command with the status that it returns."""
+
+    def __call__(self, work: Callable[..., Awaitable[int]], settings: KeeperSettings, *args: Any) -> None: ...
+
+
+@contextmanager
+def command(*, quiet: bool = False, json: bool = False) -> Generator[Runner]:
+    """A command's body: an error in it is shown, and becomes the exit status."""
+    style = Style(quiet=quiet, json=json)
+    screens = [_screen(style, _DEFAULT_SILENCE_S)]
+
+    def run(work: Callable[..., Awaitable[int]], settings: KeeperSettings, *args: Any) -> None:
+        screens.append(_screen(style, settings.clocks.silence_s))
+        raise typer.Exit(_in_event_loop(lambda: work(settings, screens[-1], *args)))
+
+    try:
+        yield run
+    except RbeeError as error:
+        screen = screens[-1]
+        screen.complain(error, incomplete=screen.answer_begun, as_event=True)
+        raise typer.Exit(exit_code(error.code, answer_begun=screen.answer_begun)) from None
+
+
+def _screen(style: Style, silence_s: float) -> Screen:
     return Screen(Output(_STDOUT), Output(_STDERR), style, silence_s=silence_s)
 
 
-def complain(error: RbeeError, style: Style) -> int:
-    """Show an error that came before there was anything else to show; the exit status for it."""
-    screen_for(None, style).complain(error, as_event=True)
-    return exit_code(error.code, answer_begun=False)
-
-
-def spoken(
-    work: "Callable[Concatenate[KeeperSettings, Screen, P], Awaitable[int]]",
-    settings: "KeeperSettings",
-    screen: Screen,
-    *args: P.args,
-    **kwargs: P.kwargs,
-) -> int:
-    """Run `work` in an event loop; its exit status, or that of the error it raised, which is shown."""
-    import anyio  # noqa: PLC0415 - `--help` does without it
+def _in_event_loop(work: Callable[[], Awaitable[int]]) -> int:
+    import anyio  # noqa: PLC0415 - what is wrong with a command line is told without it
 
     async def main() -> int:
+        gc.freeze()
+        gc.enable()
         correlation_id.set(new_correlation_id())
-        try:
-            return await work(settings, screen, *args, **kwargs)
-        except RbeeError as error:
-            return _shown(error)
-        except BaseExceptionGroup as group:
-            return _shown(sole_error(group))
+        return await work()
 
-    def _shown(error: RbeeError) -> int:
-        screen.complain(error, incomplete=screen.answer_begun, as_event=True)
-        return exit_code(error.code, answer_begun=screen.answer_begun)
-
-    return anyio.run(main)
+    try:
+        return anyio.run(main)
+    except BaseExceptionGroup as group:
+        raise sole_error(group) from None
 
 
 def sole_error(group: BaseExceptionGroup[BaseException]) -> RbeeError:

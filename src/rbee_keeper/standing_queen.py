@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import anyio
+import anyio.abc
 import anyio.to_thread
 
 from rbee_keeper import exit_codes
@@ -118,7 +119,7 @@ async def stop_queen(settings: KeeperSettings, screen: Screen) -> int:
         return exit_codes.DONE
     async with anyio.create_task_group() as group:
         group.start_soon(screen.watch_silence)
-        group.start_soon(_show_last_words, found, settings, screen)
+        await group.start(_show_last_words, found, settings, screen)
         await _stop(found, settings, screen)
         group.cancel_scope.cancel()
     screen.result("queen is stopped")
@@ -141,12 +142,22 @@ async def _stop(found: FoundQueen, settings: KeeperSettings, screen: Screen) -> 
         )
 
 
-async def _show_last_words(found: FoundQueen, settings: KeeperSettings, screen: Screen) -> None:
+async def _show_last_words(
+    found: FoundQueen,
+    settings: KeeperSettings,
+    screen: Screen,
+    *,
+    task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+) -> None:
     """What the cluster says while it shuts down; without it she is stopped all the same."""
+    listening = False
     try:
         async with found.api(settings).hold() as hold:
+            listening = True
+            task_status.started()
             async for event in hold.events:
                 if event.type == "narration":
                     screen.say(Narration.from_dict(event.data))
     except RbeeError:
-        return
+        if not listening:
+            task_status.started()

@@ -5,6 +5,7 @@ keeper never needs: pools, redirects, cookies, proxies, https. Every wait is bou
 """
 
 import json
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -133,8 +134,8 @@ def _reason(error: OSError) -> str:
     cause = error.__cause__
     if isinstance(cause, BaseExceptionGroup):  # one per address that the name has
         cause = cause.exceptions[0]
-    text = getattr(cause, "strerror", None) or error.strerror or str(error)
-    return str(text).lower()
+    number = getattr(cause, "errno", None) or error.errno
+    return os.strerror(number).lower() if isinstance(number, int) and number > 0 else str(error)
 
 
 def _request(
@@ -164,7 +165,7 @@ class _Wire:
         self._what = what
         self._silence_s = silence_s
         self._http = h11.Connection(h11.CLIENT)
-        self._ended = False
+        self._heard = self._has_head = self._ended = False
 
     async def send(self, events: list[h11.Event]) -> None:
         data = b"".join(self._http.send(event) or b"" for event in events)
@@ -181,6 +182,7 @@ class _Wire:
         while True:
             event = await self._next()
             if isinstance(event, h11.Response):
+                self._has_head = True
                 return event
             if not isinstance(event, h11.InformationalResponse):
                 raise BadPeerError(f"{self._what}: hung up without an answer")
@@ -196,7 +198,7 @@ class _Wire:
                 self._http.receive_data(await self._receive())
                 event = self._http.next_event()
         except h11.RemoteProtocolError as error:
-            if self._ended:
+            if self._ended and (self._has_head or not self._heard):
                 raise QueenLostError(f"{self._what}: the connection broke") from None
             raise BadPeerError(f"{self._what}: what answers there does not speak HTTP ({error})") from None
         return event  # type: ignore[return-value]  # NEED_DATA is excluded by the loop
@@ -204,7 +206,7 @@ class _Wire:
     async def _receive(self) -> bytes:
         try:
             with anyio.fail_after(self._silence_s):
-                return await self._stream.receive(_READ_BYTES)
+                data = await self._stream.receive(_READ_BYTES)
         except TimeoutError:
             raise self._silent() from None
         except anyio.EndOfStream:
@@ -212,6 +214,8 @@ class _Wire:
             return b""
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             raise QueenLostError(f"{self._what}: the connection broke") from None
+        self._heard = True
+        return data
 
     def _silent(self) -> RbeeError:
         return SilentPeerError(f"{self._what}: no answer within {self._silence_s:.0f} s")

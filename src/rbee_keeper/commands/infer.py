@@ -5,15 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from rbee_keeper.inference import Answering, run_inference
-from rbee_keeper.prompt import device_named, model_named, read_prompt
-from rbee_keeper.render import Style
-from rbee_keeper.session import complain, screen_for, spoken
-from rbee_keeper.settings import load_settings
-from rbee_shared.errors import InvalidRequestError, RbeeError
-
-_MAX_TIMEOUT_S = 7 * 24 * 3600.0
-
 
 def infer(
     prompt: Annotated[str | None, typer.Argument(help="What to say to the model; `-` or nothing: read stdin.")] = None,
@@ -43,9 +34,13 @@ def infer(
     json: Annotated[bool, typer.Option("--json", help="Every event as one line of JSON on stdout.")] = False,
 ) -> None:
     """Ask a model. Wakes whatever sleeps, and puts back to sleep what it woke."""
-    style = Style(quiet=quiet, json=json)
+    from rbee_keeper.inference import Answering, bounded_timeout, run_inference  # noqa: PLC0415
+    from rbee_keeper.prompt import device_named, model_named, read_prompt  # noqa: PLC0415
+    from rbee_keeper.session import command  # noqa: PLC0415
+    from rbee_keeper.settings import load_settings  # noqa: PLC0415
+
     sampling = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
-    try:
+    with command(quiet=quiet, json=json) as run:
         settings = load_settings(queen_url=queen_url, token_file=token_file)
         request = {
             **spoken_to_model(read_prompt(prompt, prompt_option), system),
@@ -60,11 +55,9 @@ def infer(
         }
         answering = Answering(
             request={name: value for name, value in request.items() if value is not None},
-            timeout_s=_bounded(timeout),
+            timeout_s=bounded_timeout(timeout),
         )
-    except RbeeError as error:
-        raise typer.Exit(complain(error, style)) from None
-    raise typer.Exit(spoken(run_inference, settings, screen_for(settings, style), answering))
+        run(run_inference, settings, answering)
 
 
 def spoken_to_model(prompt: str, system: str | None) -> dict[str, Any]:
@@ -72,12 +65,3 @@ def spoken_to_model(prompt: str, system: str | None) -> dict[str, Any]:
     if system is None:
         return {"prompt": prompt}
     return {"messages": [{"role": "system", "content": system}, {"role": "user", "content": prompt}]}
-
-
-def _bounded(timeout_s: float | None) -> float | None:
-    if timeout_s is not None and not 0 < timeout_s <= _MAX_TIMEOUT_S:
-        raise InvalidRequestError(
-            f"--timeout must be between 0 and {_MAX_TIMEOUT_S:.0f} seconds, got {timeout_s}",
-            hint="Leave it out to wait as long as it takes.",
-        )
-    return timeout_s

@@ -5,13 +5,6 @@ from typing import Annotated
 
 import typer
 
-from rbee_keeper.render import Style
-from rbee_keeper.session import complain, screen_for, spoken
-from rbee_keeper.settings import load_settings
-from rbee_keeper.standing_queen import start_queen, stop_queen
-from rbee_keeper.tables import show_queen
-from rbee_shared.errors import RbeeError
-
 app = typer.Typer(help="A standing queen: start, stop, status.", no_args_is_help=True)
 
 QueenUrl = Annotated[str | None, typer.Option("--queen-url", help="A queen that runs elsewhere [RBEE_QUEEN_URL].")]
@@ -26,31 +19,31 @@ def start(
     quiet: Quiet = False,
 ) -> None:
     """Start a queen who stays, and print her URL."""
-    style = Style(quiet=quiet)
-    try:
-        settings = load_settings(port=port)
-    except RbeeError as error:
-        raise typer.Exit(complain(error, style)) from None
-    raise typer.Exit(spoken(start_queen, settings, screen_for(settings, style)))
+    from rbee_keeper.session import command  # noqa: PLC0415
+    from rbee_keeper.settings import load_settings  # noqa: PLC0415
+    from rbee_keeper.standing_queen import start_queen  # noqa: PLC0415
+
+    with command(quiet=quiet) as run:
+        run(start_queen, load_settings(port=port))
 
 
 @app.command()
 def stop(queen_url: QueenUrl = None, token_file: TokenFile = None, quiet: Quiet = False) -> None:
     """Stop the queen and all that she started; wait until she is gone."""
-    style = Style(quiet=quiet)
-    try:
-        settings = load_settings(queen_url=queen_url, token_file=token_file)
-    except RbeeError as error:
-        raise typer.Exit(complain(error, style)) from None
-    raise typer.Exit(spoken(stop_queen, settings, screen_for(settings, style)))
+    from rbee_keeper.session import command  # noqa: PLC0415
+    from rbee_keeper.settings import load_settings  # noqa: PLC0415
+    from rbee_keeper.standing_queen import stop_queen  # noqa: PLC0415
+
+    with command(quiet=quiet) as run:
+        run(stop_queen, load_settings(queen_url=queen_url, token_file=token_file))
 
 
 @app.command()
 def status(queen_url: QueenUrl = None, json: Json = False) -> None:
     """Is she awake, and how is she? Exit 3 when she is asleep."""
-    style = Style(json=json)
-    try:
-        settings = load_settings(queen_url=queen_url)
-    except RbeeError as error:
-        raise typer.Exit(complain(error, style)) from None
-    raise typer.Exit(spoken(show_queen, settings, screen_for(settings, style)))
+    from rbee_keeper.session import command  # noqa: PLC0415
+    from rbee_keeper.settings import load_settings  # noqa: PLC0415
+    from rbee_keeper.tables import show_queen  # noqa: PLC0415
+
+    with command(json=json) as run:
+        run(show_queen, load_settings(queen_url=queen_url))

@@ -1,0 +1,30 @@
+"""What the keeper loads before it does anything: speed is a matter of imports."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+_HEAVY = ["aiohttp", "asyncssh", "fastapi", "httpx2", "huggingface_hub", "psutil", "pydantic", "rich", "uvicorn"]
+_PRINT_LOADED = "import json, sys; {}; print(json.dumps(sorted(sys.modules)))"
+
+
+def loaded_by(statement: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", _PRINT_LOADED.format(statement)], capture_output=True, check=True, timeout=60
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_help_loads_typer_and_little_else() -> None:
+    run_help = "sys.argv = ['rbee-keeper', '--help']; import rbee_keeper.cli as cli; assert cli.run() == 0"
+
+    loaded = loaded_by(run_help)
+
+    assert loaded.isdisjoint({*_HEAVY, "anyio", "asyncio", "h11", "rbee_keeper.render", "rbee_keeper.inference"})
+
+
+@pytest.mark.parametrize("module", ["rbee_keeper.inference", "rbee_keeper.session", "rbee_shared.queen_api"])
+def test_a_warm_answer_needs_nothing_heavy(module: str) -> None:
+    assert loaded_by(f"import {module}").isdisjoint(_HEAVY)
