@@ -20,7 +20,7 @@ from rbee_hive.settings import HiveSettings
 from rbee_shared.auth import read_or_make_token, read_token
 from rbee_shared.daemon import Daemon
 from rbee_shared.errors import HiveOwnedError, PortInUseError
-from rbee_shared.narration import Narrator
+from rbee_shared.narration import Narrator, correlation_id
 from rbee_shared.run_file import read_run_file, run_file, try_lock
 from rbee_shared.server import bind, url_of
 from rbee_shared.settings import load_settings
@@ -77,21 +77,24 @@ async def _serve(daemon: Daemon, settings: HiveSettings, token: str, listener: s
 
 async def _drain(services: "Services") -> None:
     """Stop the workers side by side, then end the event streams."""
-    stopping, clocks = services.daemon.stopping, services.daemon.clocks
-    live_workers = services.registry.live()
-    count = len(live_workers)
-    if stopping.abrupt:
-        services.registry.kill_all()
-    else:
-        services.narrator.tell(
-            "shutdown",
-            f"stopping {count} worker{'' if count == 1 else 's'}" if count else "shutting down, no workers to stop",
-            cute="👋",
-            correlation=stopping.correlation_id,
-        )
-        with anyio.move_on_after(clocks.hive_drain_s):
-            await services.registry.stop(live_workers)
+    stopping = services.daemon.stopping
+    correlation_id.set(stopping.correlation_id)
+    count = len(services.registry.live())
+    if not stopping.abrupt:
+        text = f"stopping {count} worker{'' if count == 1 else 's'}" if count else "shutting down, no workers to stop"
+        services.narrator.tell("shutdown", text, cute="👋")
+    async with anyio.create_task_group() as group:
+        group.start_soon(_cancel_on, stopping.hurry, group.cancel_scope)
+        with anyio.move_on_after(services.daemon.clocks.hive_drain_s):
+            await services.registry.stop(services.registry.live())
+        group.cancel_scope.cancel()
+    services.registry.kill_all()
     services.daemon.hub.events.close()
+
+
+async def _cancel_on(event: anyio.Event, scope: anyio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
 
 
 @asynccontextmanager

@@ -21,7 +21,7 @@ from rbee_shared.clocks import Clocks
 from rbee_shared.contracts.nodes import HeartbeatAnswer, HiveHeartbeat
 from rbee_shared.contracts.workers import WorkerReady, WorkerState
 from rbee_shared.daemon import Daemon
-from rbee_shared.errors import BadPeerError, HiveOwnedError, QueenLostError, RbeeError
+from rbee_shared.errors import BadPeerError, HiveOwnedError, InvalidRequestError, QueenLostError, RbeeError
 from rbee_shared.http_client import call
 from rbee_shared.lease import Lease
 from rbee_shared.narration import Narrator, correlation_id
@@ -60,7 +60,7 @@ class QueenLink:
         self._seq = 0
         self._wake = anyio.Event()
         self._answering = True
-        self.queen_url = (handshake.queen_url if handshake else None) or me.announce_to
+        self.queen_url = _checked((handshake.queen_url if handshake else None) or me.announce_to)
         self.adopted = me.lease_from_start
         self.lease = Lease(self._clocks.hive_lease_s if me.lease_from_start else None)
 
@@ -73,7 +73,9 @@ class QueenLink:
 
         Raises:
             HiveOwnedError: it belongs to another one that still answers.
+            InvalidRequestError: that is no URL.
         """
+        _checked(queen_url)
         if self.adopted and queen_url != self.queen_url:
             raise HiveOwnedError(
                 f"the hive {self._me.name} belongs to the queen at {self.queen_url}",
@@ -195,6 +197,16 @@ class QueenLink:
         self.adopted = True
         clocks = self._clocks
         self.lease.renew(clocks.hive_lease_s if self._me.lease_from_start else clocks.adopted_hive_lease_s)
+
+
+def _checked(url: str | None) -> str | None:
+    try:
+        valid = url is None or (httpx2.URL(url).scheme == "http" and bool(httpx2.URL(url).host))
+    except httpx2.InvalidURL:
+        valid = False
+    if not valid:
+        raise InvalidRequestError(f"{url!r} is no URL of a queen", hint="Write http://HOST:PORT.")
+    return url
 
 
 def became_ready(worker: Worker) -> bool:

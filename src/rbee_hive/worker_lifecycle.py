@@ -85,6 +85,7 @@ class Worker:
         self._child: Child | None = None
         self._verdict: RbeeError | None = None
         self._stop_ordered, self._stop_done = anyio.Event(), anyio.Event()
+        self._stop_correlation: str | None = None
         self._started_at_unix = self._last_activity_unix = time.time()
         self._last_heartbeat_unix: float | None = None
         self._heard_at_s = self._progress_at_s = anyio.current_time()
@@ -130,8 +131,9 @@ class Worker:
             await self._live()
         except Exception as error:  # noqa: BLE001 - one worker must not end its hive; logged and told
             _LOG.exception("worker %s could not be run", self.order.worker_id)
-            self.error = NoCapacityError(f"the worker could not be started: {type(error).__name__}: {error}")
-            self._enter(WorkerSignal.DIED)
+            self.error = NoCapacityError(f"the worker could not be run: {type(error).__name__}: {error}")
+            if self.is_live:
+                self._enter(WorkerSignal.DIED)
         finally:
             self.ended_at_unix = time.time()
             self.settled.set()
@@ -217,6 +219,7 @@ class Worker:
     def order_stop(self) -> None:
         """Have it stopped; `ended` tells when it is gone. Harmless when it already is or will be."""
         if self.is_live and not self._stop_ordered.is_set():
+            self._stop_correlation = correlation_id.get()
             self._enter(WorkerSignal.STOP)
             self._stop_ordered.set()
 
@@ -276,6 +279,8 @@ class Worker:
         return False
 
     async def _tell_death(self, child: Child, returncode: int) -> None:
+        if self.settled.is_set():
+            correlation_id.set(None)  # the request that it was started for is long over
         words = await anyio.to_thread.run_sync(child.last_words)
         said = self._verdict or child.failure
         self.error = why_it_died(self.state, returncode, said, words, self.order.model_path)
@@ -289,9 +294,10 @@ class Worker:
 
     async def _stop_when_ordered(self, child: Child) -> None:
         await self._stop_ordered.wait()
+        correlation_id.set(self._stop_correlation)  # from here on it works for whoever ordered this
         before = await anyio.to_thread.run_sync(memory_probe.measure_before, self.order.worker_id, child.pid)
-        await self._ask_to_go(child)
         with anyio.move_on_after(self._around.clocks.worker_drain_s):
+            await self._ask_to_go(child)
             await child.wait_exit()
         if child.returncode is None:
             _LOG.warning("worker %s does not go: ending it", self.order.worker_id)

@@ -32,9 +32,10 @@ _PRIVATE_UMASK = 0o077
 
 @dataclass
 class Stopping:
-    """The decision that this daemon stops. The first request decides how; later ones change nothing."""
+    """The decision that this daemon stops. The first request decides how; later ones can only make it `hurry`."""
 
     requested: anyio.Event = field(default_factory=anyio.Event)
+    hurry: anyio.Event = field(default_factory=anyio.Event)
     reason: str = ""
     abrupt: bool = False
     cascade: bool = True
@@ -43,7 +44,12 @@ class Stopping:
     def request(
         self, reason: str, *, abrupt: bool = False, cascade: bool = True, correlation_id: str | None = None
     ) -> None:
-        """Stop. `abrupt`: nobody is left to wait for, so running work is dropped instead of drained."""
+        """Stop. `abrupt`: nobody is left to wait for, so running work is dropped instead of drained.
+
+        A parent's death comes twice, as a signal and as end-of-file, in any order: hence `hurry`.
+        """
+        if abrupt:
+            self.hurry.set()
         if not self.requested.is_set():
             _LOG.info("stopping: %s", reason)
             self.reason, self.abrupt = reason, abrupt

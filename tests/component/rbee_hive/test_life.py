@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import httpx2
 import pytest
 from tests.support.hive import TOKEN, QueensSide, _start, gone, operators_hive, queens_side
 
@@ -40,7 +41,7 @@ async def test_a_signal_stops_the_workers_first_and_ends_well(tmp_path: Path, nu
 
 
 async def test_shutdown_over_http_refuses_new_work_meanwhile(tmp_path: Path) -> None:
-    async with operators_hive(tmp_path / "home") as hive:
+    async with operators_hive(tmp_path / "home", env={"RBEE_CLOCK_WORKER_DRAIN_S": "2"}) as hive:
         pid = (await hive.worker((await hive.spawn())["worker_id"]))["pid"]
         os.kill(pid, signal.SIGSTOP)  # so that the shutdown takes its whole time
         assert (await hive.send("POST", "/shutdown")).json() == {"status": "shutting_down"}
@@ -49,7 +50,7 @@ async def test_shutdown_over_http_refuses_new_work_meanwhile(tmp_path: Path) -> 
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "SHUTTING_DOWN")
         assert (await hive.send("GET", "/health", token=None)).json()["status"] == "draining"
 
-        assert await hive.exit_code(within_s=15) == 0
+        assert await hive.exit_code(within_s=8) == 0
         assert await gone(pid, 0)
 
 
@@ -104,6 +105,8 @@ async def test_an_adopted_hive_beats_reports_and_goes_when_its_queen_is_silent(t
         assert beat["workers"][0]["api_key"]
         assert side.tokens == {f"Bearer {TOKEN}"}
         assert side.ready[0]["worker_id"] == beat["workers"][0]["id"]
+        for text in ("", "ftp://x", "http://", "queen"):
+            assert (await hive.send("POST", "/v1/adopt", {"queen_url": text, "epoch": 2})).status_code == 400
         other = await hive.send("POST", "/v1/adopt", {"queen_url": "http://127.0.0.1:9", "epoch": 2})
         assert (other.status_code, other.json()["error"]["code"]) == (409, "HIVE_OWNED")
         await anyio.sleep(3)  # longer than the lease of 2 s: answers keep it
@@ -144,6 +147,14 @@ async def test_a_hive_that_announces_itself_keeps_announcing(tmp_path: Path) -> 
             assert (await hive.send("GET", "/health", token=None)).json()["adopted"] is True
 
 
+async def _spawned_by(hive_url: str) -> int:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with httpx2.AsyncClient(timeout=30, trust_env=False, verify=False, headers=headers) as client:
+        spawned = await client.post(f"{hive_url}/v1/workers/spawn?wait=ready", json={"model": "storyteller"})
+        assert spawned.status_code == 201, spawned.text
+        return int((await client.get(f"{hive_url}/v1/workers/list")).json()["workers"][0]["pid"])
+
+
 def _queens_command(home: Path, *arguments: str) -> Command:
     home.mkdir(mode=0o700)
     argv = [*program_argv("rbee-hive"), "daemon", "--parent", "stdin", *arguments]
@@ -151,7 +162,8 @@ def _queens_command(home: Path, *arguments: str) -> Command:
 
 
 @pytest.mark.allow_blocking("spawning from the main thread is what PDEATHSIG needs")
-async def test_a_queens_hive_says_its_url_its_lines_and_goes_with_its_parent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["end of file", "signal and end of file"])
+async def test_a_queens_hive_says_its_url_its_lines_and_goes_with_its_parent(tmp_path: Path, how: str) -> None:
     lines: list[Narration] = []
     async with queens_side() as side, queens_side() as other:
         port = other.url.rpartition(":")[2]  # taken: with a parent any other will do
@@ -168,10 +180,18 @@ async def test_a_queens_hive_says_its_url_its_lines_and_goes_with_its_parent(tmp
             assert {line.correlation_id for line in lines[:2]} == {"req-1"}
             assert side.beats[0]["epoch"] == 1
 
+            worker_pid = await _spawned_by(listening.url)
+            os.kill(worker_pid, signal.SIGSTOP)  # one that could not drain if it were asked to
             began_s = time.monotonic()
-            child.close_stdin()
+            if how == "end of file":
+                child.close_stdin()
+            else:  # the kernel's signal comes first, the end of file behind it
+                os.kill(child.pid, signal.SIGTERM)
+                await anyio.sleep(0.1)
+                child.close_stdin()
             assert await child.wait_exit() == 0
-            assert time.monotonic() - began_s < 1
+            assert time.monotonic() - began_s < 1.2
+            assert await gone(worker_pid, 0)
 
 
 @pytest.mark.allow_blocking("spawning from the main thread is what PDEATHSIG needs")
