@@ -10,7 +10,8 @@ from rbee_hive.domain.port_choice import worker_port
 from rbee_hive.model_catalog import ModelCatalog
 from rbee_hive.queen_client import QueenLink
 from rbee_hive.settings import HiveSettings
-from rbee_hive.worker_lifecycle import Worker, WorkerOrder
+from rbee_hive.worker_lifecycle import Worker
+from rbee_hive.worker_order import WorkerOrder
 from rbee_hive.worker_registry import WorkerRegistry
 from rbee_shared.contracts.models import ModelRow
 from rbee_shared.contracts.workers import SpawnRequest

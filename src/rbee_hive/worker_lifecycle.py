@@ -7,7 +7,7 @@ does ends the hive. Its state changes only through `domain.worker_state`.
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import anyio
 import anyio.to_thread
@@ -17,6 +17,7 @@ from rbee_hive import memory_probe
 from rbee_hive.domain.death import why_it_died
 from rbee_hive.domain.worker_state import LIVE, SERVING, WorkerSignal, activity, advance
 from rbee_hive.memory_proof import StopReport, proof
+from rbee_hive.worker_order import WorkerOrder
 from rbee_shared.child import Child, Command, running
 from rbee_shared.clocks import Clocks
 from rbee_shared.contracts.workers import WorkerHeartbeat, WorkerRecord, WorkerState
@@ -31,29 +32,11 @@ from rbee_shared.http_client import call
 from rbee_shared.narration import Narration, Narrator, correlation_id
 from rbee_shared.narration_hub import NarrationHub
 from rbee_shared.paths import Home
-from rbee_shared.programs import program_argv
 
 _LOG = logging.getLogger("rbee.hive.worker")
 _HEAR_S = 1.0
 _READY_PROBES = 3
 _READY_PROBE_PAUSE_S = 0.05
-
-
-@dataclass(frozen=True)
-class WorkerOrder:
-    """What somebody asked for. `ordered_by`: the queen's URL, None for whoever else has the token."""
-
-    worker_id: str
-    api_key: str = field(repr=False)
-    model_ref: str
-    model_path: str
-    backend: str
-    device: str
-    port: int
-    n_ctx: int | None = None
-    slots: int | None = None
-    ordered_by: str | None = None
-    correlation_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -144,7 +127,9 @@ class Worker:
         handshake = Handshake.from_here(
             api_key=self.order.api_key, hive_url=self._around.hive_url, correlation_id=self.order.correlation_id
         )
-        command = Command(self._argv(), stderr, {memory_probe.WORKER_ID_VARIABLE: self.order.worker_id})
+        command = Command(
+            self.order.argv(self._around.hive_url), stderr, {memory_probe.WORKER_ID_VARIABLE: self.order.worker_id}
+        )
         async with running(command, handshake, self._hear, stop_grace_s=self._around.clocks.worker_drain_s) as child:
             self._child = child
             async with anyio.create_task_group() as group:
@@ -162,17 +147,6 @@ class Worker:
                 await self._tell_death(child, returncode)
         if self.state is WorkerState.STOPPED and returncode == 0:
             await anyio.Path(stderr).unlink(missing_ok=True)
-
-    def _argv(self) -> list[str]:
-        order = self.order
-        argv = [*program_argv("llm-worker-rbee"), "--parent", "stdin", "--worker-id", order.worker_id]
-        argv += ["--model", order.model_path, "--model-ref", order.model_ref, "--backend", order.backend]
-        argv += ["--device", order.device, "--port", str(order.port), "--hive-url", self._around.hive_url]
-        if order.n_ctx is not None:
-            argv += ["--n-ctx", str(order.n_ctx)]
-        if order.slots is not None:
-            argv += ["--slots", str(order.slots)]
-        return argv
 
     def _hear(self, narration: Narration) -> None:
         self._heard_at_s = anyio.current_time()

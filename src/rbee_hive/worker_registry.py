@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 import anyio
 from anyio.abc import TaskGroup
 
-from rbee_hive.worker_lifecycle import Surroundings, Worker, WorkerOrder
+from rbee_hive.worker_lifecycle import Surroundings, Worker
+from rbee_hive.worker_order import WorkerOrder
 from rbee_shared.contracts.workers import WorkerRecord
 from rbee_shared.errors import ForbiddenError, InvalidApiKeyError, WorkerNotFoundError
 
