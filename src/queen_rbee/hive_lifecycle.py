@@ -4,22 +4,25 @@ One at a time per node: whoever comes second waits for the first and finds the h
 """
 
 import logging
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+import aiohttp
 import anyio
 import httpx2
 from anyio.abc import TaskGroup
 
 from queen_rbee.hive_catalog import HiveCatalog
 from queen_rbee.hive_client import HiveClient
+from queen_rbee.hive_feed import HiveFeed
 from queen_rbee.hive_registry import HiveEntry, HiveRegistry, describe
 from queen_rbee.identity import Identity
 from queen_rbee.local_launcher import LocalLauncher
 from queen_rbee.worker_registry import WorkerRegistry
 from rbee_shared.clocks import Clocks
-from rbee_shared.contracts.nodes import NodeState
+from rbee_shared.contracts.nodes import HiveHeartbeat, NodeState
 from rbee_shared.errors import NodeUnreachableError, RbeeError
 from rbee_shared.http_client import call
 from rbee_shared.narration import Narrator
@@ -28,6 +31,7 @@ from rbee_shared.run_file import read_run_file
 
 _LOG = logging.getLogger("rbee.queen.hives")
 LOCAL_NODE = "localhost"
+_WATERMARK_S = 1.0
 
 
 @dataclass
@@ -42,12 +46,30 @@ class HiveLifecycle:
     workers: WorkerRegistry
     launcher: LocalLauncher
     client: httpx2.AsyncClient
+    session: aiohttp.ClientSession
     narrator: Narrator
     group: TaskGroup
     _locks: dict[str, anyio.Lock] = field(default_factory=dict)
 
     def client_of(self, entry: HiveEntry) -> HiveClient:
         return HiveClient(self.client, entry.url, self.identity.token)
+
+    async def heartbeat(self, beat: HiveHeartbeat) -> None:
+        """Take what a hive reports, after the lines that it said before; a hive that announces itself is adopted."""
+        node = LOCAL_NODE if beat.name == socket.gethostname() else beat.name
+        if (known := self.hives.get(node)) is not None:
+            await known.wait_heard(beat.narrated, _WATERMARK_S)
+        entry = self.hives.heartbeat(node, beat)
+        self.workers.update(node, beat.workers)
+        if entry.child is None and entry.feed is None:
+            self._follow(entry, beat.narrated)
+        if known is None:
+            await self.catalog.add(node, transport="local")
+
+    def _follow(self, entry: HiveEntry, after: int) -> None:
+        """Hear an adopted hive for as long as it is ours."""
+        entry.feed = HiveFeed(self.session, entry.url, self.identity.token, after)
+        self.group.start_soon(entry.feed.run, self.launcher.hear)
 
     async def ensure(self, node: str, tell: Narrator, doing: Callable[[str], None]) -> HiveEntry:
         """The hive of `node`, up and known; woken if it sleeps. `doing` is told what this is waiting for.
@@ -59,6 +81,8 @@ class HiveLifecycle:
         doing(f"waiting for the hive at {node} to wake")
         async with self._locks.setdefault(node, anyio.Lock()):
             entry = self.hives.get(node)
+            if entry is not None and entry.state is NodeState.OFFLINE and entry.child is not None:
+                await entry.child.terminate(self.clocks.parent_lost_drain_s)  # silent, and it holds the home's lock
             if entry is None or entry.state is NodeState.OFFLINE:
                 entry = await self._wake_or_adopt(node, tell)
             if entry.devices is None:
@@ -95,13 +119,15 @@ class HiveLifecycle:
     async def _wake(self, node: str, tell: Narrator) -> HiveEntry:
         tell.tell("wake_hive", f"waking the hive at {node} on {self.launcher.where}", cute="🐝")
         child = await self.launcher.launch(self.group, partial(self._hive_gone, node))
-        listening = await child.wait_listening(self.clocks.daemon_start_s)
-        entry = self.hives.get(node)
-        if entry is None or entry.url != listening.url:
-            entry = self.hives.expect(node, listening.url, child)
-        entry.child = child
-        await self._first_heartbeat(entry)
-        await child.wait_heard(entry.narrated, 1.0)
+        entry = self.hives.expect(node, "", child)
+        try:
+            entry.url = (await child.wait_listening(self.clocks.daemon_start_s)).url
+            await self._first_heartbeat(entry)
+        except BaseException:
+            with anyio.CancelScope(shield=True):  # half started it is of no use to anybody
+                await child.terminate(self.clocks.parent_lost_drain_s)
+            raise
+        await child.wait_heard(entry.narrated, _WATERMARK_S)
         return entry
 
     async def _first_heartbeat(self, entry: HiveEntry) -> HiveEntry:

@@ -8,6 +8,7 @@ import anyio
 
 from queen_rbee.domain.facts import DeviceFacts
 from queen_rbee.domain.liveness import judge
+from queen_rbee.hive_feed import HiveFeed
 from rbee_shared.child import Child
 from rbee_shared.contracts.nodes import Devices, HiveHeartbeat, NodeState
 from rbee_shared.units import format_bytes
@@ -15,11 +16,12 @@ from rbee_shared.units import format_bytes
 
 @dataclass
 class HiveEntry:
-    """One hive. `child` is set when this queen spawned it."""
+    """One hive. `child` is set when this queen spawned it, `feed` when she follows an adopted one's event stream."""
 
     node: str
     url: str
     child: Child | None = None
+    feed: HiveFeed | None = None
     standalone: bool = False
     version: str | None = None
     devices: Devices | None = None
@@ -28,6 +30,12 @@ class HiveEntry:
     narrated: int = 0
     state: NodeState = NodeState.STARTING
     heard: anyio.Event = field(default_factory=anyio.Event)
+
+    async def wait_heard(self, lines: int, timeout_s: float) -> None:
+        """Wait until the hive's first `lines` lines have been heard here."""
+        ears = self.child or self.feed
+        if ears is not None:
+            await ears.wait_heard(lines, timeout_s)
 
 
 class HiveRegistry:
@@ -49,11 +57,9 @@ class HiveRegistry:
         self._hives[node] = entry
         return entry
 
-    def heartbeat(self, beat: HiveHeartbeat) -> HiveEntry:
-        """Note what a hive says; an unknown one introduces itself."""
-        entry = self._hives.get(beat.name)
-        if entry is None:
-            entry = self.expect(beat.name, beat.url, None)
+    def heartbeat(self, node: str, beat: HiveHeartbeat) -> HiveEntry:
+        """Note what the hive of `node` says; an unknown one introduces itself."""
+        entry = self._hives.get(node) or self.expect(node, beat.url, None)
         entry.url, entry.version, entry.standalone = beat.url, beat.version, beat.standalone
         entry.free_bytes = {device.id: device.free_bytes for device in beat.devices}
         entry.last_seen_s, entry.narrated = self._clock(), beat.narrated

@@ -120,6 +120,7 @@ def _assemble(outside: _Outside) -> Services:
             stopping=lambda: daemon.stopping.is_requested,
         ),
         client=outside.client,
+        session=outside.session,
         narrator=narrator,
         group=outside.group,
     )

@@ -13,7 +13,6 @@ from rbee_shared.http_app import json_body
 from rbee_shared.sse_response import EventStream, last_event_id
 
 router = APIRouter()
-_WATERMARK_S = 1.0
 
 
 @router.get("/v2/workers", dependencies=[Depends(with_token)])
@@ -70,14 +69,7 @@ async def heartbeat(
     beat: Annotated[HiveHeartbeat, Depends(json_body(HiveHeartbeat))], services: ServicesDep
 ) -> HeartbeatAnswer:
     """A hive reports; the answer keeps its lease. Its lines that came before are read before its facts are used."""
-    known = services.hives.get(beat.name)
-    if known is not None and known.child is not None:
-        await known.child.wait_heard(beat.narrated, _WATERMARK_S)
-    is_new = known is None
-    entry = services.hives.heartbeat(beat)
-    services.matchmaker.workers.update(entry.node, beat.workers)
-    if is_new:
-        await services.catalog.add(entry.node, transport="local")
+    await services.lifecycle.heartbeat(beat)
     return HeartbeatAnswer(epoch=services.identity.epoch, adopted=True)
 
 

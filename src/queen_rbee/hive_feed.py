@@ -1,0 +1,66 @@
+"""What an adopted hive says: its event stream, followed from the moment it was heard of.
+
+A hive that this queen spawned speaks through its stdout instead, from its first line to its last (`rbee_shared.child`).
+"""
+
+import logging
+from collections.abc import Callable
+
+import aiohttp
+import anyio
+
+from rbee_shared import sse
+from rbee_shared.errors import BadPeerError
+from rbee_shared.http_client import bearer
+from rbee_shared.narration import Narration
+
+_LOG = logging.getLogger("rbee.queen.feed")
+_RECONNECT_S = 0.5
+
+
+class HiveFeed:
+    """Follows `{url}/v1/events` after line `after`; reconnects where it left off."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, token: str, after: int) -> None:
+        self._session = session
+        self._url = f"{url}/v1/events"
+        self._token = token
+        self._heard = after
+        self._changed = anyio.Event()
+
+    async def run(self, hear: Callable[[Narration], None]) -> None:
+        """Follow it until cancelled, or until the hive ends its stream."""
+        while True:
+            try:
+                if await self._follow(hear):
+                    return
+            except (aiohttp.ClientError, TimeoutError, BadPeerError) as error:
+                _LOG.info("the narration of %s broke off: %s", self._url, error)
+            await anyio.sleep(_RECONNECT_S)
+
+    async def wait_heard(self, lines: int, timeout_s: float) -> None:
+        """Wait until `lines` lines have arrived; give up quietly after `timeout_s`."""
+        with anyio.move_on_after(timeout_s):
+            while self._heard < lines:
+                await self._changed.wait()
+
+    async def _follow(self, hear: Callable[[Narration], None]) -> bool:
+        """Whether the hive itself ended the stream."""
+        headers = {**bearer(self._token), "Last-Event-ID": str(self._heard)}
+        splitter = sse.FrameSplitter()
+        async with self._session.get(self._url, headers=headers) as response:
+            response.raise_for_status()
+            while chunk := await response.content.readany():
+                for frame in splitter.feed(chunk):
+                    if frame.data == sse.DONE_DATA:
+                        return True
+                    self._take(frame, hear)
+        return False
+
+    def _take(self, frame: sse.Frame, hear: Callable[[Narration], None]) -> None:
+        if frame.event == "narration":
+            hear(Narration.from_dict(frame.json()))
+        if frame.id is not None and frame.id.isdigit():
+            self._heard = int(frame.id)
+        self._changed.set()
+        self._changed = anyio.Event()

@@ -1,0 +1,65 @@
+"""An ephemeral queen is held, not owned: she lives while any keeper needs her, and never longer."""
+
+import random
+import signal
+import time
+
+import pytest
+from tests.support.cluster import Cluster, Running, wait_until
+
+LONG = ("--max-tokens", "30000")
+
+
+def begun(keeper: Running) -> Running:
+    wait_until(lambda: keeper.stdout_bytes, 60, f"the first token\n{keeper.stderr}")
+    return keeper
+
+
+@pytest.mark.parametrize("end", ["ends first", "is killed", "is interrupted"])
+def test_two_keepers_share_a_queen_and_the_first_goes(cluster: Cluster, endless: str, end: str) -> None:
+    args = ("infer", "go on", "--model", endless)
+    first = begun(cluster.start("rbee-keeper", *args, "--max-tokens", "30" if end == "ends first" else "30000"))
+    second = cluster.start("rbee-keeper", *args, *LONG)
+    second.wait_for("connected to queen's event stream")
+    queen = cluster.only("queen-rbee")
+
+    if end == "is killed":
+        first.process.kill()
+    elif end == "is interrupted":
+        first.process.send_signal(signal.SIGINT)
+    first.wait()
+
+    assert second.wait() == 0, second.stderr
+    assert len(second.stdout) > 1000
+    assert "waking her" not in second.stderr
+    assert not queen.is_running() or queen.pid not in [process.pid for process in cluster.processes()]
+    cluster.all_gone(5)
+
+
+def test_keepers_started_together_wake_one_queen(cluster: Cluster) -> None:
+    keepers = [cluster.start("rbee-keeper", "infer", "hello") for _ in range(6)]
+
+    assert [keeper.wait() for keeper in keepers] == [0] * 6, "\n\n".join(keeper.stderr for keeper in keepers)
+    wakers = [keeper for keeper in keepers if "waking her" in keeper.stderr]
+    assert len(wakers) >= 1
+    cluster.all_gone(10)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_races_of_keepers_that_come_go_and_die(cluster: Cluster, seed: int) -> None:
+    """200 of these run in `scripts/bench races`."""
+    dice = random.Random(seed)
+    keepers = []
+    for _ in range(dice.randint(2, 4)):
+        keeper = cluster.start("rbee-keeper", "infer", "hello")
+        keepers.append((keeper, dice.choice(["lives", "lives", "is killed", "is interrupted"])))
+        time.sleep(dice.uniform(0, 3))
+        for other, fate in keepers:
+            if fate != "lives" and other.process.poll() is None and dice.random() < 0.5:
+                other.process.send_signal(signal.SIGKILL if fate == "is killed" else signal.SIGINT)
+
+    for keeper, fate in keepers:
+        status = keeper.wait()
+        assert status in {"lives": {0}, "is killed": {0, -9}, "is interrupted": {0, 130}}[fate], keeper.stderr
+        assert fate != "lives" or len(keeper.stdout) > 10
+    cluster.all_gone(10)
