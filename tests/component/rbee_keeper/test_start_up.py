@@ -28,3 +28,11 @@ def test_help_loads_typer_and_little_else() -> None:
 @pytest.mark.parametrize("module", ["rbee_keeper.inference", "rbee_keeper.session", "rbee_shared.queen_api"])
 def test_a_warm_answer_needs_nothing_heavy(module: str) -> None:
     assert loaded_by(f"import {module}").isdisjoint(_HEAVY)
+
+
+def test_a_command_line_is_checked_without_the_event_loop() -> None:
+    arguments = ["rbee-keeper", "infer", "x", "--timeout", "-1"]
+    wrong = f"sys.argv = {arguments!r}; import rbee_keeper.cli as cli; assert cli.run() == 2"
+
+    # typer reads parameters with pydantic from 0.29 on: that is typer's to load, not ours
+    assert loaded_by(wrong).isdisjoint({*_HEAVY, "anyio._backends._asyncio"} - {"pydantic"})
