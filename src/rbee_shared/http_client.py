@@ -14,6 +14,8 @@ from rbee_shared.http_wire import CORRELATION_HEADER, bearer, read_answer
 
 __all__ = ["CORRELATION_HEADER", "bearer", "call", "http_client", "read_answer"]
 
+_MAX_PORT = 65_535
+
 
 @asynccontextmanager
 async def http_client(*, connect_s: float = 5.0, call_s: float | None = 10.0) -> AsyncGenerator[httpx2.AsyncClient]:
@@ -45,11 +47,18 @@ async def call(  # noqa: PLR0913 - a request has these parts
             when it connects and does not answer; `BadPeerError` when what comes back is not ours.
     """
     try:
-        response = await client.request(method, url, headers=bearer(token), json=body, params=params)
+        response = await client.request(method, _address(url), headers=bearer(token), json=body, params=params)
     except httpx2.ConnectTimeout:
         raise unreachable(f"{url}: no connection in time") from None
     except httpx2.TimeoutException:
         raise RequestTimeoutError(f"{method} {url}: no answer in time") from None
-    except (httpx2.TransportError, OSError) as error:
+    except (httpx2.TransportError, httpx2.InvalidURL, OSError) as error:
         raise unreachable(f"{url}: {str(error) or type(error).__name__}") from None
     return read_answer(response.status_code, response.content, what=f"{method} {url}")
+
+
+def _address(url: str) -> httpx2.URL:
+    address = httpx2.URL(url)
+    if (address.port or 0) > _MAX_PORT:  # the socket would raise an OverflowError, in a group of errors
+        raise httpx2.InvalidURL(f"there is no port {address.port}")
+    return address
