@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpcore2  # noqa: F401 - httpx2 would import it with the first client, in the event loop
 import httpx2
 
 from rbee_shared.errors import RbeeError, RequestTimeoutError
