@@ -18,7 +18,7 @@ def begun(keeper: Running) -> Running:
 @pytest.mark.parametrize("end", ["ends first", "is killed", "is interrupted"])
 def test_two_keepers_share_a_queen_and_the_first_goes(cluster: Cluster, endless: str, end: str) -> None:
     args = ("infer", "go on", "--model", endless)
-    first = begun(cluster.start("rbee-keeper", *args, "--max-tokens", "30" if end == "ends first" else "30000"))
+    first = begun(cluster.start("rbee-keeper", *args, "--max-tokens", "1500" if end == "ends first" else "30000"))
     second = cluster.start("rbee-keeper", *args, *LONG)
     second.wait_for("connected to queen's event stream")
     queen = cluster.only("queen-rbee")
