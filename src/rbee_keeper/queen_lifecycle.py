@@ -20,7 +20,7 @@ from rbee_keeper.interrupts import Guard
 from rbee_keeper.queen_finder import FoundQueen, find_queen, until_gone
 from rbee_keeper.render import Screen
 from rbee_keeper.settings import KeeperSettings
-from rbee_shared.errors import InvalidApiKeyError, MissingApiKeyError, QueenLostError, RbeeError, ShuttingDownError
+from rbee_shared.errors import QueenLostError, RbeeError, ShuttingDownError
 from rbee_shared.narration import Narration, correlation_id
 from rbee_shared.queen_api import Hold
 from rbee_shared.run_file import try_lock
@@ -126,8 +126,10 @@ class _Awakening:
         queen = AwakeQueen(found, child)
         if found.ephemeral:
             # not cut short: from here on she is let go of in the proper way
-            with anyio.fail_after(self.settings.clocks.control_call_s):
+            with anyio.move_on_after(self.settings.clocks.control_call_s):
                 queen.hold = await self.stack.enter_async_context(found.api(self.settings).hold())
+            if queen.hold is None:
+                raise QueenLostError(f"the queen at {found.url} gives no hold")
             group = await self.stack.enter_async_context(_background())  # ends before the hold's stream is closed
             group.start_soon(_listen, queen, queen.hold, self.screen)
             self.stack.push_async_callback(_let_go, queen, self.settings, self.screen)
@@ -268,5 +270,7 @@ async def _ask_to_go(queen: AwakeQueen, settings: KeeperSettings, screen: Screen
             await anyio.sleep(_STILL_BUSY_POLL_S)  # the task that we hung up on is still being cancelled
     except QueenLostError:
         return True
-    except (MissingApiKeyError, InvalidApiKeyError):
-        return False  # a queen of another home: our hold ends when the connection closes, and that is enough
+    except RbeeError as error:
+        # her hold ends when the connection closes, and that is enough, also for a queen of another home
+        screen.narrator.tell("leave", f"leaving the queen to herself: {error.message}", level="warning")
+        return False
