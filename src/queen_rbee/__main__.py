@@ -1,11 +1,11 @@
-"""`python -m queen_rbee`."""
+"""`python -m queen_rbee`, and the console script `queen-rbee`. No PDEATHSIG here: the queen outlives her spawner."""
 
 
 def main() -> None:
-    """Entry point of the console script. The queen outlives her spawner: no PDEATHSIG here."""
-    from queen_rbee.cli import app  # noqa: PLC0415 - keeps the module importable without its libraries
+    """Import late: Ctrl+C while libraries load is no traceback of ours."""
+    from queen_rbee.cli import main as run  # noqa: PLC0415
 
-    app()
+    run()
 
 
 if __name__ == "__main__":
