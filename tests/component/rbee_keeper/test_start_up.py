@@ -34,5 +34,4 @@ def test_a_command_line_is_checked_without_the_event_loop() -> None:
     arguments = ["rbee-keeper", "infer", "x", "--timeout", "-1"]
     wrong = f"sys.argv = {arguments!r}; import rbee_keeper.cli as cli; assert cli.run() == 2"
 
-    # typer reads parameters with pydantic from 0.29 on: that is typer's to load, not ours
-    assert loaded_by(wrong).isdisjoint({*_HEAVY, "anyio._backends._asyncio"} - {"pydantic"})
+    assert loaded_by(wrong).isdisjoint({*_HEAVY, "anyio._backends._asyncio"})
