@@ -7,6 +7,8 @@ travels as `{"error": {...}}` (or as the last event of a stream), and is rebuilt
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from rbee_shared.redaction import redact, redact_all
+
 
 class RbeeError(Exception):
     """A failure with a code, a cause (the message) and a next step (the hint)."""
@@ -31,13 +33,13 @@ class RbeeError(Exception):
         self.source = source
 
     def body(self) -> dict[str, Any]:
-        """The wire form, without the correlation id that the answering daemon adds."""
+        """The wire form, secrets redacted, without the correlation id that the answering daemon adds."""
         return {
             "code": self.code,
-            "message": self.message,
+            "message": redact(self.message),
             "hint": self.hint,
             "retryable": self.retryable,
-            "details": self.details,
+            "details": redact_all(self.details),
             "source": self.source,
         }
 

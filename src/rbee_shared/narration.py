@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from rbee_shared.redaction import printable_line, redact
+from rbee_shared.redaction import printable_line, redact, redact_all
 
 Actor = Literal[
     "keeper",
@@ -24,6 +24,8 @@ Actor = Literal[
     "tokenizer",
 ]
 Level = Literal["info", "warning", "error"]
+
+_MAX_HUMAN_CHARACTERS = 2000  # a record on a child's stdout is at most 64 KiB
 
 ACTORS: tuple[str, ...] = get_args(Actor)
 LEVELS: tuple[str, ...] = get_args(Level)
@@ -97,13 +99,13 @@ class Narrator:
             Narration(
                 actor=self._actor,
                 action=action,
-                human=redact(printable_line(human)),
+                human=redact(printable_line(human))[:_MAX_HUMAN_CHARACTERS],
                 cute=cute,
                 level=level,
                 node=self._node,
                 at_ms=time.time_ns() // 1_000_000,
                 correlation_id=correlation or correlation_id.get(),
-                details=details,
+                details=redact_all(details),
             )
         )
 

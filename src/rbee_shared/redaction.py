@@ -1,6 +1,8 @@
 """Keeps secrets out of what people read, and terminal control codes out of terminals."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 _SECRET = re.compile(
     r"""(?ix)
@@ -26,6 +28,17 @@ def redact(text: str) -> str:
     """Replace bearer tokens, keys and Hub tokens by their fingerprints."""
     text = _SECRET.sub(lambda match: f"{match['name']}<{fingerprint(match['value'])}>", text)
     return _HUB_TOKEN.sub(lambda match: f"<{fingerprint(match[0])}>", text)
+
+
+def redact_all(value: Any) -> Any:
+    """`redact` on every text inside a JSON-like value."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {name: redact_all(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [redact_all(part) for part in value]
+    return value
 
 
 def printable(text: str) -> str:

@@ -1,7 +1,7 @@
 """How programs find each other: `run/<hostname>/<program>.json`, written after bind, removed on exit.
 
-The lock beside it is held for a daemon's whole life, so a file without its lock holder is a leftover of a killed
-daemon and is never believed; pid and start time together identify the process, since pids are reused.
+A file is believed only while the very process that wrote it runs, known by pid and start time: a killed daemon leaves
+its file behind, and pids are reused. Whoever is about to talk to that daemon also compares its `instance`.
 """
 
 import fcntl
