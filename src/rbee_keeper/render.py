@@ -103,6 +103,7 @@ class Screen:
         """Print an event of any type as JSON, if that is wanted; narration and progress not if quiet."""
         if not (self._style.quiet and kind in {"narration", "progress", "queued"}):
             await self._out.write_patiently(_json_line(kind, data))
+            self._touch()
             self.answer_begun = self.answer_begun or kind == "token"
 
     @property
@@ -189,6 +190,7 @@ class Screen:
     def _json(self, kind: str, data: Mapping[str, Any]) -> None:
         if not (self._style.quiet and kind == "narration"):
             self._out.write(_json_line(kind, data))
+            self._touch()
 
     def _touch(self) -> None:
         self._seen_at_s = time.monotonic()

@@ -237,6 +237,17 @@ async def test_json_is_one_object_a_line_escaped(sinks: dict[str, Sink]) -> None
     assert [json.loads(text)["type"] for text in seen.splitlines()] == ["narration", "token", "error"]
 
 
+async def test_json_breaks_the_silence_as_seldom_as_text(sinks: dict[str, Sink]) -> None:
+    screen = screen_on(sinks["out"], sinks["err"], Style(json=True))
+    async with anyio.create_task_group() as group:
+        group.start_soon(screen.watch_silence)
+        screen.wait_for("the queen")
+        await anyio.sleep(SILENCE_S * 2.5)
+        group.cancel_scope.cancel()
+
+    assert len(sinks["out"].seen().splitlines()) == 2
+
+
 async def test_a_reader_that_left_is_told_once(sinks: dict[str, Sink]) -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
