@@ -30,7 +30,7 @@ class EventLog:
         self._last = 0
         self._horizon = 0
         self._closed = False
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: set[asyncio.Future[None]] = set()
         self.readers = 0
         self.appended_at_s = time.monotonic()
 
@@ -132,16 +132,20 @@ class EventLog:
             self._horizon = max(gone)
 
     def _wake(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
+        if self._waiters:
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._waiters.clear()
 
     async def _changed(self, timeout_s: float) -> bool:
         """Wait for an append or the close; False when neither came in time."""
         waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        with anyio.move_on_after(timeout_s):
-            await waiter
-            return True
-        return False
+        self._waiters.add(waiter)
+        try:
+            with anyio.move_on_after(timeout_s):
+                await waiter
+                return True
+            return False
+        finally:
+            self._waiters.discard(waiter)  # a log in which nothing happens collects no readers that left

@@ -66,7 +66,7 @@ class Narration:
             node=str(data["node"]) if data.get("node") else None,
             at_ms=at_ms if isinstance(at_ms, int) else 0,
             correlation_id=str(data["correlation_id"]) if data.get("correlation_id") else None,
-            details=dict(details) if isinstance(details, Mapping) else {},
+            details=redact_all(details) if isinstance(details, Mapping) else {},
         )
 
     def on_node(self, node: str) -> "Narration":

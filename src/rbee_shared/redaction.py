@@ -1,5 +1,6 @@
 """Keeps secrets out of what people read, and terminal control codes out of terminals."""
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,7 @@ _SECRET = re.compile(
     (?P<value> [A-Za-z0-9._~+/=-]{8,} )
     """
 )
+_MAX_DEPTH = 32
 _HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 # C0 without tab and newline, DEL, C1, the bidirectional overrides that reorder a line on screen, the line separators
 # that break one, and lone surrogates, which no output encoding takes
@@ -30,14 +32,21 @@ def redact(text: str) -> str:
     return _HUB_TOKEN.sub(lambda match: f"<{fingerprint(match[0])}>", text)
 
 
-def redact_all(value: Any) -> Any:
-    """`redact` on every text inside a JSON-like value."""
+def redact_all(value: Any, depth: int = 0) -> Any:
+    """`redact` on every text inside a JSON-like value; what comes out can always be written as JSON again.
+
+    Python reads `NaN`, and nests as deep as a peer likes; neither may make the writing of an error fail.
+    """
     if isinstance(value, str):
         return redact(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping | list | tuple) and depth >= _MAX_DEPTH:
+        return "…"
     if isinstance(value, Mapping):
-        return {name: redact_all(part) for name, part in value.items()}
+        return {name: redact_all(part, depth + 1) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [redact_all(part) for part in value]
+        return [redact_all(part, depth + 1) for part in value]
     return value
 
 

@@ -34,12 +34,16 @@ class Frame:
             BadPeerError: it is none.
         """
         try:
-            value = json.loads(self.data)
+            value = json.loads(self.data, parse_constant=_refuse)
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
             raise BadPeerError(f"an event {self.event!r} carries no JSON object")
         return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def encode(event: str, data: Mapping[str, Any]) -> bytes:

@@ -1,31 +1,55 @@
 """The response that carries an event stream: bytes as they are, never cached or buffered on the way."""
 
 import logging
-from collections.abc import AsyncIterable
+from collections.abc import AsyncGenerator, Callable
 
 import anyio
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
-from starlette.types import Message, Send
+from starlette.types import Message, Receive, Scope, Send
 from typing_extensions import override
 
 from rbee_shared.errors import ClientTooSlowError, InvalidRequestError
 
 _LOG = logging.getLogger("rbee.http")
+_MAX_DIGITS = 19
 
 
 class EventStream(StreamingResponse):
-    """`text/event-stream`. A client that hangs up, or takes nothing for `slow_client_s`, ends the iterator at once."""
+    """`text/event-stream`. A client that hangs up, or takes nothing for `slow_client_s`, ends the iterator at once.
+
+    `ended` is called once when the response is over, however it ended: also when the client had gone before the first
+    byte, where the iterator never began and none of its `finally` runs.
+    """
 
     def __init__(
-        self, content: AsyncIterable[bytes], *, slow_client_s: float, headers: dict[str, str] | None = None
+        self,
+        content: AsyncGenerator[bytes, None],
+        *,
+        slow_client_s: float,
+        headers: dict[str, str] | None = None,
+        ended: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(
             content,
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", **(headers or {})},
         )
+        self._content = content
         self._slow_client_s = slow_client_s
+        self._ended = ended
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            try:
+                with anyio.CancelScope(shield=True):  # frees what it holds; our streams await nothing on closing
+                    await self._content.aclose()
+            finally:
+                if self._ended is not None:
+                    self._ended()
 
     @override
     async def stream_response(self, send: Send) -> None:
@@ -48,6 +72,6 @@ def last_event_id(request: Request) -> int:
         InvalidRequestError: the header is no number.
     """
     text = request.headers.get("last-event-id", "0").strip() or "0"
-    if not text.isascii() or not text.isdigit():
-        raise InvalidRequestError(f"Last-Event-ID must be a number, got {text!r}")
+    if not text.isascii() or not text.isdigit() or len(text) > _MAX_DIGITS:
+        raise InvalidRequestError(f"Last-Event-ID must be a number, got {text[:_MAX_DIGITS]!r}")
     return int(text)
