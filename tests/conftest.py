@@ -9,11 +9,12 @@ import pytest
 from blockbuster import blockbuster_ctx
 
 _OURS = ["llm_worker_rbee", "queen_rbee", "rbee_hive", "rbee_keeper", "rbee_shared"]
-# reads of /proc and of a local log's end, and a fork that must happen in the main thread (PDEATHSIG): below 5 ms each
+# reads of /proc, a run file, a local log's end; a fork that must happen in the main thread (PDEATHSIG): below 5 ms each
 _MAY_BLOCK = {
     "rbee_shared/handshake.py": {"from_here"},
     "rbee_shared/child_io.py": {"spawn"},
     "rbee_shared/child.py": {"last_words"},
+    "rbee_shared/run_file.py": {"claimed_daemon"},
 }
 
 

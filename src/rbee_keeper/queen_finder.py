@@ -48,7 +48,8 @@ async def find_queen(settings: KeeperSettings) -> FoundQueen | None:
     """
     if settings.queen_url is not None:
         return await _ask(settings.queen_url, None)
-    claimed = await anyio.to_thread.run_sync(claimed_daemon, settings.home.run_file(RUN_FILE))
+    # read right here: starting a thread takes longer than these 100 bytes, and a warm answer waits for it
+    claimed = claimed_daemon(settings.home.run_file(RUN_FILE))
     if claimed is not None and (queen := await _by_run_file(claimed)) is not None:
         return queen
     if settings.queen_port:
