@@ -83,7 +83,7 @@ def _room(free: object, total: object) -> str:
 
 
 def _worker_row(worker: Mapping[str, Any]) -> Sequence[object]:
-    where = f"{worker.get('node_name')}, {worker.get('backend')} {worker.get('device')}"
+    where = f"{worker.get('node_name')}, {worker.get('device')}"
     slots = f"{worker.get('slots_available', '?')} of {worker.get('slots_total', '?')}"
     return worker.get("id"), worker.get("state"), worker.get("model_ref"), where, slots
 
