@@ -6,15 +6,19 @@ Importing it takes `PYTHONPATH` out of the environment: what is measured starts 
 import json
 import os
 import platform
+import shutil
 import statistics
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
+from tests.support.cluster import Cluster
 
 os.environ.pop("PYTHONPATH", None)
 
@@ -50,6 +54,18 @@ class Figure:
 
     def _text(self, value: float) -> str:
         return f"{value:.3f} s" if self.unit == "s" else f"{value:,.0f} {self.unit}"
+
+
+@contextmanager
+def new_home(**env: str) -> Generator[Cluster]:
+    """A home that is new, and gone afterwards with all that runs in it."""
+    root = Path(tempfile.mkdtemp(prefix="rbee-bench-"))
+    cluster = Cluster(root / "home", **env)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def machine() -> dict[str, Any]:

@@ -12,12 +12,11 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from measuring import Figure, machine, machine_line, print_figures
+from measuring import Figure, machine, machine_line, new_home, print_figures
 from tests.support.cluster import BIN, Cluster, wait_until
 from tests.support.models import endless_model
 
@@ -167,30 +166,18 @@ class ApiClient:
         return data
 
 
-@contextmanager
-def home() -> Generator[Cluster]:
-    """A home that is new, and gone afterwards with all that runs in it."""
-    root = Path(tempfile.mkdtemp(prefix="rbee-bench-"))
-    cluster = Cluster(root / "home")
-    try:
-        yield cluster
-    finally:
-        cluster.close()
-        shutil.rmtree(root, ignore_errors=True)
-
-
 def measure_once(endless: str, put: Callable[[str, float], None]) -> None:
     """One round of everything."""
-    with home() as cluster:
+    with new_home() as cluster:
         put("help", timed(cluster, "--help").exit_s)
     for name, program in (("queen", "queen-rbee"), ("hive", "rbee-hive")):
-        with home() as cluster:
+        with new_home() as cluster:
             put(name, time_up(cluster, program))
-    with home() as cluster:
+    with new_home() as cluster:
         timing = timed(cluster, "infer", "hello")
         put("all_off", timing.first_byte_s)
         put("prompt_back", timing.exit_s - timing.last_byte_s)
-    with home() as cluster:
+    with new_home() as cluster:
         url = cluster.standing_queen()
         cluster.start("rbee-hive", "daemon", "--port", "0", "--queen", url, "--name", "localhost")
         with cluster.http() as queen:

@@ -19,6 +19,8 @@ from typing import IO, Any
 import httpx2
 import psutil
 
+from rbee_shared.run_file import try_lock
+
 BIN = Path(sys.executable).parent
 PROGRAMS = ("rbee-keeper", "queen-rbee", "rbee-hive", "llm-worker-rbee")
 GENEROUS_S = 60.0
@@ -179,6 +181,10 @@ class Cluster:
         assert not left, f"left behind: {left}"
         for database in self.home.glob("*.db"):
             assert_not_locked(database)
+        for lock in self.home.rglob("*.lock"):
+            descriptor = try_lock(lock)
+            assert descriptor is not None, f"somebody still holds {lock}"
+            os.close(descriptor)
 
     def close(self) -> None:
         """End whatever a failed test left."""

@@ -1,11 +1,10 @@
 """An ephemeral queen is held, not owned: she lives while any keeper needs her, and never longer."""
 
-import random
 import signal
-import time
 
 import pytest
 from tests.support.cluster import Cluster, Running, wait_until
+from tests.support.races import race
 
 LONG = ("--max-tokens", "30000")
 
@@ -47,19 +46,8 @@ def test_keepers_started_together_wake_one_queen(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_races_of_keepers_that_come_go_and_die(cluster: Cluster, seed: int) -> None:
-    """200 of these run in `scripts/bench races`."""
-    dice = random.Random(seed)
-    keepers = []
-    for _ in range(dice.randint(2, 4)):
-        keeper = cluster.start("rbee-keeper", "infer", "hello")
-        keepers.append((keeper, dice.choice(["lives", "lives", "is killed", "is interrupted"])))
-        time.sleep(dice.uniform(0, 3))
-        for other, fate in keepers:
-            if fate != "lives" and other.process.poll() is None and dice.random() < 0.5:
-                other.process.send_signal(signal.SIGKILL if fate == "is killed" else signal.SIGINT)
+    """`scripts/bench races` runs any number of these."""
+    wrong = [keeper for keeper in race(cluster, seed) if not keeper.is_right]
 
-    for keeper, fate in keepers:
-        status = keeper.wait()
-        assert status in {"lives": {0}, "is killed": {0, -9}, "is interrupted": {0, 130}}[fate], keeper.stderr
-        assert fate != "lives" or len(keeper.stdout) > 10
+    assert not wrong, "\n\n".join(f"{keeper.fate}: {keeper.status}\n{keeper.stderr}" for keeper in wrong)
     cluster.all_gone(10)
