@@ -3,12 +3,12 @@
 from fastapi import Depends, FastAPI
 
 from llm_worker_rbee.dependencies import caller_is_allowed
-from llm_worker_rbee.routes import execute, health, metrics, ready, shutdown
+from llm_worker_rbee.routes import execute, health, metrics, ready, shutdown, unbuilt
 from llm_worker_rbee.services import Services
 from rbee_shared.http_app import new_app
 from rbee_shared.version import __version__
 
-_GUARDED = (execute, ready, metrics, shutdown)
+_GUARDED = (execute, ready, metrics, shutdown, unbuilt)
 
 
 def create_app(services: Services) -> FastAPI:

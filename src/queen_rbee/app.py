@@ -2,7 +2,7 @@
 
 from fastapi import FastAPI
 
-from queen_rbee.routes import cluster, daemon, tasks
+from queen_rbee.routes import cluster, daemon, tasks, unbuilt
 from queen_rbee.services import Services
 from rbee_shared.http_app import new_app
 from rbee_shared.version import __version__
@@ -13,6 +13,6 @@ def create_app(services: Services) -> FastAPI:
     clocks = services.daemon.clocks
     app = new_app("queen-rbee", __version__, source="queen-rbee", body_s=clocks.body_s)
     app.state.services = services
-    for module in (tasks, cluster, daemon):
+    for module in (tasks, cluster, daemon, unbuilt):
         app.include_router(module.router)
     return app
