@@ -54,17 +54,29 @@ class HiveLifecycle:
     def client_of(self, entry: HiveEntry) -> HiveClient:
         return HiveClient(self.client, entry.url, self.identity.token)
 
-    async def heartbeat(self, beat: HiveHeartbeat) -> None:
-        """Take what a hive reports, after the lines that it said before; a hive that announces itself is adopted."""
-        node = LOCAL_NODE if beat.name == socket.gethostname() else beat.name
-        if (known := self.hives.get(node)) is not None:
+    async def heartbeat(self, beat: HiveHeartbeat) -> bool:
+        """Take what a hive reports, after the lines that it said before; a hive that announces itself is adopted.
+
+        False: it is unknown here and does not say where it is, so nothing was taken.
+        """
+        node = self._node_of(beat)
+        known = self.hives.get(node)
+        if known is not None:
             await known.wait_heard(beat.narrated, _WATERMARK_S)
+        elif beat.url is None:
+            return False
         entry = self.hives.heartbeat(node, beat)
         self.workers.update(node, beat.workers)
         if entry.child is None and entry.feed is None:
             self._follow(entry, beat.narrated)
         if known is None:
             await self.catalog.add(node, transport="local")
+        return True
+
+    def _node_of(self, beat: HiveHeartbeat) -> str:
+        if beat.name is None:
+            return self.hives.node_of(beat.hive_id) or beat.hive_id
+        return LOCAL_NODE if beat.name == socket.gethostname() else beat.name
 
     def _follow(self, entry: HiveEntry, after: int) -> None:
         """Hear an adopted hive for as long as it is ours."""

@@ -21,6 +21,7 @@ class HiveEntry:
     node: str
     url: str
     child: Child | None = None
+    hive_id: str | None = None
     feed: HiveFeed | None = None
     standalone: bool = False
     version: str | None = None
@@ -48,6 +49,10 @@ class HiveRegistry:
     def get(self, node: str) -> HiveEntry | None:
         return self._hives.get(node)
 
+    def node_of(self, hive_id: str) -> str | None:
+        """The node whose hive calls itself that."""
+        return next((node for node, entry in self._hives.items() if entry.hive_id == hive_id), None)
+
     def all(self) -> list[HiveEntry]:
         return [self._hives[node] for node in sorted(self._hives)]
 
@@ -59,9 +64,11 @@ class HiveRegistry:
 
     def heartbeat(self, node: str, beat: HiveHeartbeat) -> HiveEntry:
         """Note what the hive of `node` says; an unknown one introduces itself."""
-        entry = self._hives.get(node) or self.expect(node, beat.url, None)
-        entry.url, entry.version, entry.standalone = beat.url, beat.version, beat.standalone
-        entry.free_bytes = {device.id: device.free_bytes for device in beat.devices}
+        entry = self._hives.get(node) or self.expect(node, beat.url or "", None)
+        entry.hive_id = beat.hive_id
+        if beat.url is not None:
+            entry.url, entry.version, entry.standalone = beat.url, beat.version, beat.standalone
+        entry.free_bytes |= {device.id: device.free_bytes for device in beat.devices}
         entry.last_seen_s, entry.narrated = self._clock(), beat.narrated
         entry.heard.set()
         if entry.devices is not None:

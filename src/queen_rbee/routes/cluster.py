@@ -69,8 +69,8 @@ async def heartbeat(
     beat: Annotated[HiveHeartbeat, Depends(json_body(HiveHeartbeat))], services: ServicesDep
 ) -> HeartbeatAnswer:
     """A hive reports; the answer keeps its lease. Its lines that came before are read before its facts are used."""
-    await services.lifecycle.heartbeat(beat)
-    return HeartbeatAnswer(epoch=services.identity.epoch, adopted=True)
+    adopted = await services.lifecycle.heartbeat(beat)
+    return HeartbeatAnswer(epoch=services.identity.epoch, adopted=adopted)
 
 
 @router.post("/v1/orchestrator/worker-ready", dependencies=[Depends(with_token)])

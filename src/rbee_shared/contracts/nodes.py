@@ -62,14 +62,17 @@ class DeviceLoad(Wire):
 
 
 class HiveHeartbeat(Wire):
-    """`POST /v1/heartbeat`, hive to queen, every 2 s; the answer keeps the hive's lease."""
+    """`POST /v1/heartbeat`, hive to queen, every 2 s; the answer keeps the hive's lease.
 
-    hive_id: str
-    name: str = Field(min_length=1, max_length=255)
-    url: str
+    `name`, `url` and `version` introduce it; one that the queen knows needs no more than its id and its workers.
+    """
+
+    hive_id: str = Field(min_length=1, max_length=255)
+    name: str | None = Field(default=None, min_length=1, max_length=255)
+    url: str | None = None
     epoch: int | None = None
     seq: int = 0
-    version: str
+    version: str | None = None
     standalone: bool = False
     devices: tuple[DeviceLoad, ...] = ()
     workers: tuple[WorkerRecord, ...] = ()
@@ -78,7 +81,7 @@ class HiveHeartbeat(Wire):
 
 
 class HeartbeatAnswer(Wire):
-    """`adopted`: the hive is the queen's now and lives as long as she answers."""
+    """`adopted`: the hive is the queen's and lives as long as she answers; not so if she cannot tell where it is."""
 
     epoch: int
     adopted: bool
