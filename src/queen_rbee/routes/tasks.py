@@ -11,7 +11,7 @@ from queen_rbee.dependencies import ServicesDep, TrustedDep, local_or_token, wit
 from queen_rbee.services import Services
 from queen_rbee.task import Task
 from rbee_shared.contracts.tasks import TaskAccepted, TaskList, TaskRequest, TaskView
-from rbee_shared.http_app import json_body
+from rbee_shared.http_app import error_response, json_body
 from rbee_shared.sse_response import EventStream, last_event_id
 
 router = APIRouter()
@@ -54,8 +54,7 @@ async def list_tasks(
 ) -> TaskList:
     """Newest first; `before` is the id that `next_before` of the page before named."""
     tasks = services.tasks.newest_first()
-    ids = [task.id for task in tasks]
-    start = ids.index(before) + 1 if before in ids else 0
+    start = tasks.index(services.tasks.get(before)) + 1 if before is not None else 0
     page = tasks[start : start + limit]
     more = start + limit < len(tasks)
     return TaskList(tasks=tuple(t.view() for t in page), total=len(tasks), next_before=page[-1].id if more else None)
@@ -110,7 +109,9 @@ async def _final_answer(request: Request, services: Services, task: Task, header
         await task.finished.wait()
         group.cancel_scope.cancel()
     if task.error is not None:
-        raise task.error
+        refusal = error_response(task.error, request.app.state.source)
+        refusal.headers.update(headers)
+        return refusal
     answer: dict[str, Any] = {**(task.result or {}), "status": task.state, "text": task.answer_text()}
     return JSONResponse({**answer, "task_id": task.id, "job_id": task.id}, headers=headers)
 
