@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import shlex
 import shutil
+import socket
 import subprocess
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster, Running, wait_until
 from tests.support.worker import STORYTELLER
 
 MODELS = ("qwen-0.5b", "llama3-8b", "mistral", "tinyllama")
@@ -92,3 +94,15 @@ def curl(line: str, config: Path, hosts: Mapping[str, str], *more: str) -> Answe
     status = _STATUS.search(printed)
     assert status is not None, printed
     return Answer(int(status[1]), printed[: status.start()])
+
+
+def start_line(cluster: Cluster, line: str) -> Running:
+    """Start a program by its command line as a document has it."""
+    program, *arguments = shlex.split(line.replace("\\\n", ""))
+    return cluster.start(program, *arguments)
+
+
+def free_port() -> int:
+    """A port that nobody holds, for a command line that wants a number."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
