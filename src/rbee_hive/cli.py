@@ -10,7 +10,7 @@ import typer
 from rbee_hive.daemon import PROGRAM, Start, live
 from rbee_shared.daemon import Daemon, run_daemon
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 class Parent(StrEnum):

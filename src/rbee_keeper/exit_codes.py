@@ -1,7 +1,8 @@
 """What the keeper's exit status says: the table that scripts may rely on (docs/protocol.md repeats it).
 
 0 done, 1 failed, 2 wrong usage, 3 cannot reach, 4 not allowed, 5 no room or busy, 6 the stream broke after output (what
-was printed is incomplete), 124 time-out, 130 Ctrl+C, 141 nobody reads stdout any more, 143 TERM.
+was printed is incomplete), 124 time-out, 129 the terminal was closed, 130 Ctrl+C, 141 nobody reads stdout any more, 143
+TERM.
 """
 
 import signal

@@ -48,7 +48,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 def new_app(title: str, version: str, *, source: str, body_s: float) -> FastAPI:
     """An app without routes that answers errors in rbee's form. `source` names this daemon in them."""
-    app = FastAPI(title=title, version=version, docs_url=None, redoc_url=None)
+    app = FastAPI(title=title, version=version, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.source = source
     app.add_exception_handler(RbeeError, _answer_error)
     app.add_exception_handler(HTTPException, _answer_http_exception)

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, FastAPI, Request
 
-from queen_rbee.dependencies import ServicesDep, with_token
+from queen_rbee.dependencies import ServicesDep, local_or_token, with_token
 from rbee_shared.narration import correlation_id
 from rbee_shared.version import __version__
 
@@ -25,6 +25,14 @@ async def health(services: ServicesDep) -> dict[str, Any]:
         "workers": len(services.matchmaker.workers.facts()),
         "queue_depth": len(services.tasks.waiting_models()),
     }
+
+
+@router.get("/openapi.json", dependencies=[Depends(local_or_token)], include_in_schema=False)
+async def openapi(request: Request) -> dict[str, Any]:
+    """Her routes for programs that read OpenAPI."""
+    app = request.app
+    assert isinstance(app, FastAPI)
+    return app.openapi()
 
 
 @router.post("/shutdown", status_code=202, dependencies=[Depends(with_token)])

@@ -43,7 +43,7 @@ async def submit(request: Request, body: RequestDep, services: ServicesDep, trus
         job_id=task.id,
         status=task.state,
         queue_position=services.tasks.waiting_models().count(task.wish.model_ref),
-        events_url=f"{request.url_for('events', task_id=task.id).path}",
+        events_url=f"{request.scope['path']}/{task.id}/events",
     )
     return JSONResponse(accepted.model_dump(mode="json"), status_code=202, headers=headers)
 

@@ -100,6 +100,7 @@ class ErrorEvent(Wire):
     hint: str
     retryable: bool
     details: dict[str, Any] = Field(default_factory=dict)
+    source: str | None = None
 
 
 TaskEvent = Annotated[

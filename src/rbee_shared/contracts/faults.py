@@ -15,13 +15,23 @@ def invalid_request(error: ValidationError) -> InvalidRequestError:
 
 def faults_as_error(found: Iterable[Mapping[str, Any]]) -> InvalidRequestError:
     """The same, for pydantic's faults as a list."""
+    told = tuple(found)
     faults: list[dict[str, Any]] = [
         {
             "field": ".".join(str(part) for part in fault["loc"]) or "(body)",
             "constraint": fault["type"],
             "message": fault["msg"].removeprefix("Value error, "),
         }
-        for fault in found
+        for fault in told
+        if not _follows_from_another(fault, told)
     ]
     text = "; ".join(f"{fault['field']}: {fault['message']}" for fault in faults)
     return InvalidRequestError(text, details={"errors": faults})
+
+
+def _follows_from_another(fault: Mapping[str, Any], told: Iterable[Mapping[str, Any]]) -> bool:
+    """A list with a wrong item is also told to be too short, as if the item had not been sent."""
+    where = tuple(fault["loc"])
+    return fault["type"] == "too_short" and any(
+        len(other["loc"]) > len(where) and tuple(other["loc"][: len(where)]) == where for other in told
+    )

@@ -11,6 +11,7 @@ MAX_TOKENS_LIMIT = 32_768
 DEFAULT_MODEL = "builtin:storyteller"
 
 Backend = Literal["cpu", "cuda", "metal", "vulkan"]
+DeviceWish = Annotated[int, Field(ge=0, strict=True)] | Annotated[str, Field(min_length=1, max_length=64)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -85,7 +86,7 @@ class TaskRequest(Prompted):
     model_ref: str | None = Field(default=None, min_length=1, max_length=1024, description="Another name for `model`.")
     node: str | None = Field(default=None, min_length=1, max_length=255)
     backend: Backend | None = None
-    device: int | str | None = Field(default=None, description="An index with a backend, or an id: `cpu`, `cuda:1`.")
+    device: DeviceWish | None = Field(default=None, description="An index with a backend, or an id: `cpu`, `cuda:1`.")
     stream: bool | None = None
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from rbee_shared.contracts.base import Wire
-from rbee_shared.contracts.tasks import Backend
+from rbee_shared.contracts.tasks import Backend, DeviceWish
 
 
 class WorkerState(StrEnum):
@@ -27,7 +27,7 @@ class SpawnRequest(Wire):
     model: str | None = Field(default=None, min_length=1, max_length=1024)
     model_ref: str | None = Field(default=None, min_length=1, max_length=1024)
     backend: Backend | None = None
-    device: int | str | None = None
+    device: DeviceWish | None = None
     n_ctx: int | None = Field(default=None, ge=1, le=1_048_576, description="Context in tokens; default: the model's.")
     slots: int | None = Field(default=None, ge=1, le=256)
     port_hint: int | None = Field(default=None, ge=1, le=65_535)
