@@ -5,6 +5,7 @@ Every way out goes through `Task.complete` or `Task.fail`, so each stream has ex
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import anyio
@@ -18,7 +19,7 @@ from queen_rbee.matchmaker import Matchmaker
 from queen_rbee.settings import QueenSettings
 from queen_rbee.task import Task
 from queen_rbee.task_registry import TaskRegistry
-from queen_rbee.worker_client import WorkerClient
+from queen_rbee.worker_client import WorkerClient, execute_body
 from queen_rbee.worker_starter import WorkerStarter
 from rbee_shared.clocks import Clocks
 from rbee_shared.contracts.tasks import TaskRequest, TaskState
@@ -71,13 +72,25 @@ class Dispatcher:
             in_all=self.settings.queue_in_all,
         )
         correlation = correlation_id.get() or ""
-        task = Task(request, wish, correlation=correlation, sink=self.publish, attached=attached)
+        task = Task(wish, correlation=correlation, sink=self.publish, attached=attached)
         self.tasks.add(task)
         if request.unknown_fields:
             names = ", ".join(request.unknown_fields)
             task.narrator.tell("unknown_fields", f"ignoring unknown fields: {names}", cute="🤷", level="warning")
-        self.group.start_soon(self._run, task, trusted)
+        self.group.start_soon(self._run, task, request, trusted)
         return task
+
+    def attend(self, task: Task) -> Callable[[], None]:
+        """Somebody waits for the answer, until the returned function is called; an attached task ends with the last."""
+        follower = object()
+        task.followers.add(follower)
+
+        def leave() -> None:
+            task.followers.discard(follower)
+            if task.attached and not task.followers:
+                self.cancel(task, "its reader hung up")
+
+        return leave
 
     def cancel(self, task: Task, why: str) -> None:
         """End a task early; harmless when it has ended. `task.finished` says when its last event is written."""
@@ -114,13 +127,13 @@ class Dispatcher:
         task.fail(ShuttingDownError("the queen shut down before the answer was complete"))
         task.scope.cancel()
 
-    async def _run(self, task: Task, trusted: bool) -> None:  # noqa: FBT001 - start_soon passes by position
+    async def _run(self, task: Task, request: TaskRequest, trusted: bool) -> None:  # noqa: FBT001 - by start_soon
         correlation_id.set(task.correlation_id)
         with task.scope:
             try:
                 async with anyio.create_task_group() as group:
                     group.start_soon(self._break_silence, task)
-                    await self._serve(task, trusted=trusted)
+                    await self._serve(task, request, trusted=trusted)
                     group.cancel_scope.cancel()
             except* RbeeError as errors:
                 task.fail(_first(errors))
@@ -130,7 +143,7 @@ class Dispatcher:
         if not task.is_finished:
             task.fail(CancelledTaskError("the task was cancelled"))
 
-    async def _serve(self, task: Task, *, trusted: bool) -> None:
+    async def _serve(self, task: Task, request: TaskRequest, *, trusted: bool) -> None:
         task.enter(TaskState.PREPARING, "preparing")
         with self.matchmaker.in_line(task) as waiting:
             entry = await self.lifecycle.ensure(task.wish.node, task.narrator, task.now)
@@ -143,16 +156,16 @@ class Dispatcher:
                 worker_id, decision = await self.starter.start(entry, task, placement), "start_worker"
             task.worker_id = worker_id
             task.receipt |= {"decision": decision, "worker_id": worker_id}
-            await self._execute(task, worker_id, task.narrator)
+            await self._execute(task, request, worker_id, task.narrator)
 
-    async def _execute(self, task: Task, worker_id: str, tell: Narrator) -> None:
+    async def _execute(self, task: Task, request: TaskRequest, worker_id: str, tell: Narrator) -> None:
         record = self.matchmaker.workers.get(worker_id)
         if record is None or record.url is None or record.api_key is None:
             raise self.matchmaker.workers.failure_of(worker_id) or WorkerCrashedError(f"worker {worker_id} is gone")
         task.receipt |= {"device": record.device, "backend": record.backend}
         tell.tell("execute", "connection to worker established; starting inference", cute="🚀")
         task.now("waiting for the first token")
-        await self.worker.execute(task, record, task.wish.node)
+        await self.worker.execute(task, record, task.wish.node, execute_body(request, task.id))
 
     async def _break_silence(self, task: Task) -> None:
         """Nobody waits two seconds without being told what for."""

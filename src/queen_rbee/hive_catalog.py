@@ -8,9 +8,10 @@ from importlib import resources
 from pathlib import Path
 
 import aiosqlite
+import anyio
 
 from rbee_shared.contracts.nodes import Devices, Transport
-from rbee_shared.sqlite import Quarantined, open_database
+from rbee_shared.sqlite import Quarantined, open_database, told_as_ours
 
 _APPLICATION_ID = 0x72626551  # "rbeQ"
 
@@ -27,8 +28,10 @@ class NodeRow:
 class HiveCatalog:
     """Made by `open`."""
 
-    def __init__(self, db: aiosqlite.Connection) -> None:
+    def __init__(self, db: aiosqlite.Connection, path: Path) -> None:
         self._db = db
+        self._path = path
+        self._writing = anyio.Lock()
 
     @classmethod
     @asynccontextmanager
@@ -38,7 +41,7 @@ class HiveCatalog:
         async with open_database(
             path, application_id=_APPLICATION_ID, migrations=migrations, quarantined=quarantined
         ) as db:
-            yield cls(db)
+            yield cls(db, path)
 
     async def begin_epoch(self) -> int:
         """Count one more start of a queen; larger than every epoch before."""
@@ -53,18 +56,18 @@ class HiveCatalog:
 
     async def add(self, name: str, *, transport: Transport) -> None:
         """Add a node; one that is there stays as it is."""
-        await self._db.execute(
-            "INSERT OR IGNORE INTO hives (name, transport, added_at_unix) VALUES (?, ?, ?)",
-            (name, transport, int(time.time())),
-        )
+        async with self._transaction():
+            await self._db.execute(
+                "INSERT OR IGNORE INTO hives (name, transport, added_at_unix) VALUES (?, ?, ?)",
+                (name, transport, int(time.time())),
+            )
 
     async def seen(self, name: str, devices: Devices) -> None:
         """Note that the node answered, and what it has now."""
         now = int(time.time())
         rows = [(name, "cpu", "cpu", devices.cpu.name, devices.cpu.ram_bytes)]
         rows += [(name, gpu.id, gpu.backend, gpu.name, gpu.vram_bytes) for gpu in devices.gpus]
-        await self._db.execute("BEGIN IMMEDIATE")
-        try:
+        async with self._transaction():
             await self._db.execute(
                 "INSERT INTO hives (name, transport, added_at_unix, last_seen_unix) VALUES (?, 'local', ?, ?)"
                 " ON CONFLICT (name) DO UPDATE SET last_seen_unix = excluded.last_seen_unix",
@@ -72,7 +75,17 @@ class HiveCatalog:
             )
             await self._db.execute("DELETE FROM devices WHERE hive = ?", (name,))
             await self._db.executemany("INSERT INTO devices VALUES (?, ?, ?, ?, ?)", rows)
-        except BaseException:
-            await self._db.execute("ROLLBACK")
-            raise
-        await self._db.execute("COMMIT")
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncGenerator[None]:
+        """All or nothing. One at a time, and never cancelled in the middle: the connection is everybody's."""
+        async with self._writing:
+            # shielded, and bounded by SQLite's own time-out for a lock that another process holds
+            with anyio.CancelScope(shield=True), told_as_ours(self._path):
+                await self._db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield
+                except BaseException:
+                    await self._db.execute("ROLLBACK")
+                    raise
+                await self._db.execute("COMMIT")

@@ -1,5 +1,6 @@
 """The queen's view of every hive that is up: rebuilt from heartbeats."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ from queen_rbee.hive_feed import HiveFeed
 from rbee_shared.child import Child
 from rbee_shared.contracts.nodes import Devices, HiveHeartbeat, NodeState
 from rbee_shared.units import format_bytes
+
+_ENDED_REMEMBERED = 64
 
 
 @dataclass
@@ -29,6 +32,7 @@ class HiveEntry:
     free_bytes: dict[str, int] = field(default_factory=dict)
     last_seen_s: float = 0.0
     narrated: int = 0
+    seq: int = 0
     state: NodeState = NodeState.STARTING
     heard: anyio.Event = field(default_factory=anyio.Event)
 
@@ -38,12 +42,19 @@ class HiveEntry:
         if ears is not None:
             await ears.wait_heard(lines, timeout_s)
 
+    def stop_hearing(self) -> None:
+        """No longer follow an adopted hive's event stream."""
+        if self.feed is not None:
+            self.feed.close()
+            self.feed = None
+
 
 class HiveRegistry:
     """Hives by node name."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._hives: dict[str, HiveEntry] = {}
+        self._ended: deque[str] = deque(maxlen=_ENDED_REMEMBERED)
         self._clock = clock
 
     def get(self, node: str) -> HiveEntry | None:
@@ -56,9 +67,11 @@ class HiveRegistry:
     def all(self) -> list[HiveEntry]:
         return [self._hives[node] for node in sorted(self._hives)]
 
-    def expect(self, node: str, url: str, child: Child | None) -> HiveEntry:
+    def expect(self, node: str, url: str, child: Child | None, *, hive_id: str | None = None) -> HiveEntry:
         """A hive is coming up at `url`; its first heartbeat sets `heard`."""
-        entry = HiveEntry(node, url, child)
+        if (known := self._hives.get(node)) is not None:
+            known.stop_hearing()
+        entry = HiveEntry(node, url, child, hive_id)
         self._hives[node] = entry
         return entry
 
@@ -70,6 +83,7 @@ class HiveRegistry:
             entry.url, entry.version, entry.standalone = beat.url, beat.version, beat.standalone
         entry.free_bytes |= {device.id: device.free_bytes for device in beat.devices}
         entry.last_seen_s, entry.narrated = self._clock(), beat.narrated
+        entry.seq = max(entry.seq, beat.seq)
         entry.heard.set()
         if entry.devices is not None:
             entry.state = NodeState.ONLINE
@@ -80,14 +94,28 @@ class HiveRegistry:
         entry.devices = devices
         entry.state = NodeState.ONLINE
 
-    def remove(self, node: str) -> None:
-        self._hives.pop(node, None)
+    def remove(self, entry: HiveEntry) -> None:
+        """Forget that hive, not one that has taken its place."""
+        entry.stop_hearing()
+        if self._hives.get(entry.node) is entry:
+            del self._hives[entry.node]
+
+    def note_end(self, hive_id: str | None) -> None:
+        """That process has ended: a heartbeat of it that is still under way brings nothing to life."""
+        if hive_id is not None:
+            self._ended.append(hive_id)
+
+    def has_ended(self, hive_id: str) -> bool:
+        return hive_id in self._ended
+
+    def age_s(self, entry: HiveEntry) -> float:
+        """Seconds since its last word."""
+        return self._clock() - entry.last_seen_s
 
     def judged(self, *, suspect_s: float, lost_s: float) -> list[tuple[HiveEntry, NodeState]]:
         """Every hive that has been heard of, with what the age of its last word means."""
-        now = self._clock()
         return [
-            (entry, judge(now - entry.last_seen_s, suspect_s=suspect_s, lost_s=lost_s))
+            (entry, judge(self.age_s(entry), suspect_s=suspect_s, lost_s=lost_s))
             for entry in self._hives.values()
             if entry.heard.is_set()
         ]
@@ -95,6 +123,10 @@ class HiveRegistry:
     def devices(self) -> tuple[DeviceFacts, ...]:
         """Every device of every hive that may be given work."""
         return tuple(facts for entry in self.all() if entry.state is NodeState.ONLINE for facts in device_facts(entry))
+
+    def silent(self) -> frozenset[str]:
+        """Nodes that have missed some heartbeats and are not given up yet."""
+        return frozenset(node for node, entry in self._hives.items() if entry.state is NodeState.SUSPECT)
 
 
 def device_facts(entry: HiveEntry) -> list[DeviceFacts]:

@@ -1,6 +1,6 @@
 """Who this queen is to her hives."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -8,5 +8,5 @@ class Identity:
     """`epoch` counts the queen's starts; `token` is the cluster's."""
 
     url: str
-    token: str
+    token: str = field(repr=False)
     epoch: int

@@ -15,13 +15,19 @@ _CHECKS_PER_LIMIT = 10
 
 
 async def reap_idle_workers(services: Services) -> None:
-    """Look after every tenth of the limit, for ever."""
+    """Look after every tenth of the limit, for ever; not at all when workers may be idle for ever."""
     limit_s = services.daemon.clocks.idle_worker_s
+    if limit_s == 0:
+        return
+    workers = services.matchmaker.workers
     while True:
         await anyio.sleep(max(0.1, min(limit_s, 60.0) / _CHECKS_PER_LIMIT))
-        facts = services.matchmaker.workers.facts()
-        for worker_id in idle_too_long(facts, now_s=time.time(), limit_s=limit_s):
-            await _stop(services, worker_id, limit_s)
+        chosen = idle_too_long(workers.facts(), now_s=time.time(), limit_s=limit_s)
+        for worker_id in chosen:
+            workers.retire(worker_id)  # before the first await: no task may be sent there meanwhile
+        async with anyio.create_task_group() as group:
+            for worker_id in chosen:
+                group.start_soon(_stop, services, worker_id, limit_s)
 
 
 async def _stop(services: Services, worker_id: str, limit_s: float) -> None:
@@ -33,4 +39,5 @@ async def _stop(services: Services, worker_id: str, limit_s: float) -> None:
     try:
         await services.lifecycle.client_of(entry).stop_worker(worker_id)
     except RbeeError as error:
+        services.matchmaker.workers.reinstate(worker_id)
         _LOG.warning("idle worker %s was not stopped: %s (%s)", worker_id, error, error.code)

@@ -19,7 +19,7 @@ from rbee_shared.programs import program_argv
 class Gone(Protocol):
     """Called when the hive has ended."""
 
-    def __call__(self, how: str, *, expected: bool) -> None: ...
+    def __call__(self, child: Child, how: str, *, expected: bool) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class LocalLauncher:
         async with running(command, handshake, self.hear, stop_grace_s=self.clocks.parent_lost_drain_s) as child:
             task_status.started(child)
             returncode = await child.wait_exit()
-        gone(describe_exit(returncode), expected=self.stopping() or child.listening is None)
+        gone(child, describe_exit(returncode), expected=self.stopping() or child.listening is None)
 
     def _handshake(self, correlation: str | None) -> Handshake:
         return Handshake.from_here(

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 import anyio
 
 from queen_rbee.domain.facts import Cluster, DeviceFacts, Load, Wish
-from queen_rbee.domain.scheduler import Placement, Refuse, SpawnWorker, UseWorker, Wait, place
+from queen_rbee.domain.scheduler import NodeLost, Refuse, SpawnWorker, UseWorker, Wait, place
 from queen_rbee.task import Task
 from queen_rbee.worker_registry import WorkerRegistry
-from rbee_shared.errors import BackendUnavailableError, RbeeError
+from rbee_shared.errors import BackendUnavailableError, NodeUnreachableError, RbeeError
 
 
-@dataclass
+@dataclass(eq=False)
 class Place:
     """A task's place in line."""
 
@@ -39,6 +39,9 @@ class Place:
         self.error = error
         self.decided.set()
 
+    def waits_for(self, wish: Wish) -> bool:
+        return self.prepared and not self.decided.is_set() and self.task.wish == wish
+
     def tell(self, position: int, reason: str) -> None:
         if self.told != (position, reason):
             self.told = (position, reason)
@@ -47,11 +50,19 @@ class Place:
 
 
 class Matchmaker:
-    """Holds the line of waiting tasks, and the loads in progress."""
+    """Holds the line of waiting tasks, and the loads in progress.
 
-    def __init__(self, devices: Callable[[], tuple[DeviceFacts, ...]]) -> None:
+    `devices`: of every node that may be given work; `silent`: nodes that may not at the moment.
+    """
+
+    def __init__(
+        self,
+        devices: Callable[[], tuple[DeviceFacts, ...]],
+        silent: Callable[[], frozenset[str]] = frozenset,
+    ) -> None:
         self.workers = WorkerRegistry(self.match)
         self._devices = devices
+        self._silent = silent
         self._line: list[Place] = []
         self._loads: dict[str, Load] = {}
 
@@ -72,6 +83,7 @@ class Matchmaker:
 
         Raises:
             BackendUnavailableError: no device of the node answers to the wish.
+            NodeUnreachableError: the node has gone meanwhile.
             RbeeError: the load that this task was waiting for failed.
         """
         waiting.prepared = True
@@ -86,28 +98,37 @@ class Matchmaker:
         """Decide for everybody who can be decided for."""
         position = 0
         unprepared: set[str] = set()
+        cluster: Cluster | None = None
         for waiting in self._line:
             if not waiting.prepared:
                 unprepared.add(waiting.asked_for)
             if waiting.decided.is_set() or waiting.asked_for in unprepared:
                 continue
-            decision: Placement = place(waiting.task.wish, self.cluster())
-            match decision:
-                case UseWorker(worker_id=worker_id):
-                    self.workers.promise(worker_id, waiting.task.id)
-                    waiting.decide(decision)
-                case SpawnWorker(device=device):
-                    self._loads[waiting.task.id] = Load(device.node, waiting.task.wish.model_ref, device.id)
-                    waiting.decide(decision)
-                case Wait(reason=reason):
-                    position += 1
-                    waiting.tell(position, reason)
-                case Refuse(reason=reason):
-                    waiting.refuse(BackendUnavailableError(reason))
+            cluster = cluster or self.cluster()
+            decision = place(waiting.task.wish, cluster)
+            if isinstance(decision, Wait):
+                position += 1
+                waiting.tell(position, decision.reason)
+            else:
+                self._settle(waiting, decision)
+                cluster = None  # what was promised is no longer there for the next one
+
+    def _settle(self, waiting: Place, decision: UseWorker | SpawnWorker | Refuse | NodeLost) -> None:
+        match decision:
+            case UseWorker(worker_id=worker_id):
+                self.workers.promise(worker_id, waiting.task.id)
+                waiting.decide(decision)
+            case SpawnWorker(device=device):
+                self._loads[waiting.task.id] = Load(device.node, waiting.task.wish.model_ref, device.id)
+                waiting.decide(decision)
+            case Refuse(reason=reason):
+                waiting.refuse(BackendUnavailableError(reason))
+            case NodeLost(reason=reason):
+                waiting.refuse(NodeUnreachableError(reason))
 
     def cluster(self) -> Cluster:
         """What is known at this moment."""
-        return Cluster(self._devices(), self.workers.facts(), tuple(self._loads.values()))
+        return Cluster(self._devices(), self.workers.facts(), tuple(self._loads.values()), self._silent())
 
     def load_done(self, task: Task) -> None:
         """The worker that `task` started is in the registry now."""
@@ -115,13 +136,9 @@ class Matchmaker:
             self.match()
 
     def load_failed(self, task: Task, error: RbeeError) -> None:
-        """Whoever waited for that load would fail in the same way: they share its error."""
+        """Whoever waited for that load with the same wish would fail in the same way: they share its error."""
         load = self._loads.pop(task.id, None)
         for waiting in self._line:
-            if load is not None and not waiting.decided.is_set() and _same_load(waiting.task.wish, load):
+            if load is not None and waiting.waits_for(task.wish):
                 waiting.refuse(error)
         self.match()
-
-
-def _same_load(wish: Wish, load: Load) -> bool:
-    return (wish.node, wish.model_ref) == (load.node, load.model_ref)

@@ -98,7 +98,7 @@ def _assemble(outside: _Outside) -> Services:
     daemon, settings, identity = outside.daemon, outside.settings, outside.identity
     clocks, publish = daemon.clocks, daemon.hub.publish
     hives = HiveRegistry(boot_time_s)
-    matchmaker = Matchmaker(hives.devices)
+    matchmaker = Matchmaker(hives.devices, hives.silent)
     tasks = TaskRegistry(finished_kept=settings.finished_tasks_kept, logs_bytes=settings.task_logs_bytes)
     holds = Holds(ephemeral=daemon.handshake is not None and daemon.handshake.ephemeral)
     voices = Voices(publish, tasks, holds, LOCAL_NODE)

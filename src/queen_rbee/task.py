@@ -1,6 +1,5 @@
 """One task from submit to end: its state, its event log, and the one way it may finish."""
 
-import json
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +9,7 @@ import anyio
 from queen_rbee.domain.facts import Wish
 from queen_rbee.domain.task_state import FINISHED, advance
 from rbee_shared import sse
-from rbee_shared.contracts.tasks import TaskRequest, TaskState, TaskView
+from rbee_shared.contracts.tasks import TaskState, TaskView
 from rbee_shared.errors import CancelledTaskError, RbeeError
 from rbee_shared.event_log import EventLog
 from rbee_shared.ids import new_task_id
@@ -20,13 +19,13 @@ from rbee_shared.narration import Narration, Narrator, Sink
 class Task:
     """What the queen remembers of one inference."""
 
-    def __init__(self, request: TaskRequest, wish: Wish, *, correlation: str, sink: Sink, attached: bool) -> None:
-        """`attached`: the submitter reads along, so the task lives only as long as somebody reads it."""
+    def __init__(self, wish: Wish, *, correlation: str, sink: Sink, attached: bool) -> None:
+        """`attached`: the submitter waits for the answer, so the task lives only as long as somebody does."""
         self.id = new_task_id()
-        self.request = request
         self.wish = wish
         self.correlation_id = correlation
         self.attached = attached
+        self.followers: set[object] = set()
         self.log = EventLog()
         self.scope = anyio.CancelScope()
         self.finished = anyio.Event()
@@ -76,7 +75,9 @@ class Task:
         self.log.append(sse.encode("queued", {"position": position, "reason": reason}), droppable=True)
 
     def complete(self, end: Mapping[str, Any]) -> None:
-        """Finish with the worker's `end` event."""
+        """Finish with the worker's `end` event. The first finish counts."""
+        if self.is_finished:
+            return
         self.result = {**end, "task_id": self.id, "receipt": self.receipt}
         state = TaskState.CANCELLED if end.get("stop_reason") == "CANCELLED" else TaskState.COMPLETED
         self._finish(state, sse.encode("end", self.result))
@@ -91,9 +92,13 @@ class Task:
         self._finish(TaskState.CANCELLED if cancelled else TaskState.FAILED, sse.encode("error", facts))
 
     def answer_text(self) -> str:
-        """All text of the answer so far."""
+        """All text of the answer so far.
+
+        Raises:
+            BadPeerError: the worker sent a token that is none.
+        """
         frames = sse.FrameSplitter().feed(self.log.everything())
-        return "".join(json.loads(frame.data)["t"] for frame in frames if frame.event == "token")
+        return "".join(str(frame.json().get("t", "")) for frame in frames if frame.event == "token")
 
     def view(self) -> TaskView:
         return TaskView(

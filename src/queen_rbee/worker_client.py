@@ -1,19 +1,19 @@
 """What the queen asks of a worker directly: run, cancel, and how far its loading is. Only she holds its key."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 import anyio
 
-from queen_rbee.relay import Relay
+from queen_rbee.relay import Relay, answer_of
 from queen_rbee.task import Task
 from queen_rbee.worker_registry import WorkerRegistry
 from rbee_shared import sse
 from rbee_shared.clocks import Clocks
-from rbee_shared.contracts.tasks import Prompted
+from rbee_shared.contracts.tasks import Prompted, TaskRequest
 from rbee_shared.contracts.workers import WorkerRecord, WorkerState
 from rbee_shared.errors import (
     AllSlotsBusyError,
@@ -22,10 +22,11 @@ from rbee_shared.errors import (
     StreamTruncatedError,
     WorkerCrashedError,
 )
-from rbee_shared.http_client import bearer, read_answer
+from rbee_shared.http_client import bearer
 
 _LOG = logging.getLogger("rbee.queen.worker")
 _BUSY_RETRY_S = 0.02
+_BUSY_RETRY_MAX_S = 0.25
 _BUSY_PATIENCE_S = 5.0
 _DIAGNOSIS_S = 1.5
 
@@ -40,30 +41,30 @@ class WorkerClient:
     clocks: Clocks
     refresh: Callable[[str], Awaitable[None]]
 
-    async def execute(self, task: Task, record: WorkerRecord, node: str) -> None:
-        """Run the task there and relay its answer until the last event.
+    async def execute(self, task: Task, record: WorkerRecord, node: str, body: Mapping[str, Any]) -> None:
+        """Run the task there and relay its answer until the last event. `body`: from `execute_body`.
 
         Raises:
             WorkerCrashedError: the worker died; `details` says how and after how many tokens.
             RbeeError: it refused, failed, or its stream broke off although it lives.
         """
-        body = execute_body(task)
-        with anyio.move_on_after(_BUSY_PATIENCE_S) as patience:
-            while True:
-                try:
-                    await self._execute_once(task, record, node, body, patience)
-                except AllSlotsBusyError:
-                    # the slot of the answer before this one is free as soon as its last byte is out
-                    await anyio.sleep(_BUSY_RETRY_S)
-                else:
-                    return
+        deadline_s, pause_s = anyio.current_time() + _BUSY_PATIENCE_S, _BUSY_RETRY_S
+        while True:
+            try:
+                return await self._execute_once(task, record, node, body)
+            except AllSlotsBusyError:
+                if task.has_started:
+                    raise  # tokens may have been shown: what is left is no refusal
+                if anyio.current_time() >= deadline_s:
+                    break
+            # the slot of the answer before this one is free as soon as its last byte is out
+            await anyio.sleep(pause_s)
+            pause_s = min(pause_s * 2, _BUSY_RETRY_MAX_S)
         raise AllSlotsBusyError(f"worker {record.id} stays busy although it has a free slot for the queen")
 
-    async def _execute_once(
-        self, task: Task, record: WorkerRecord, node: str, body: dict[str, Any], patience: anyio.CancelScope
-    ) -> None:
+    async def _execute_once(self, task: Task, record: WorkerRecord, node: str, body: Mapping[str, Any]) -> None:
         try:
-            await self.relay.execute(task, record, node, body, lambda: _stop_clock(patience))
+            await self.relay.execute(task, record, node, body)
         except (StreamTruncatedError, NodeUnreachableError) as error:
             raise await self._diagnosis(task, record, node, error) from None
 
@@ -85,7 +86,7 @@ class WorkerClient:
         url = f"{record.url}/cancel"
         try:
             async with self.session.post(url, json={"job_id": job_id}, headers=bearer(record.api_key)) as response:
-                read_answer(response.status, await response.read(), what=f"POST {url}")
+                await answer_of(response, f"POST {url}")
         except (aiohttp.ClientError, TimeoutError) as error:
             raise NodeUnreachableError(f"{url}: {error}") from None
 
@@ -107,11 +108,7 @@ class WorkerClient:
         return record is not None and record.state in {WorkerState.STARTING, WorkerState.LOADING}
 
 
-def _stop_clock(scope: anyio.CancelScope) -> None:
-    scope.deadline = float("inf")
-
-
-def execute_body(task: Task) -> dict[str, Any]:
-    """The part of a task that its worker needs."""
-    fields = task.request.model_dump(include=set(Prompted.model_fields), exclude_none=True)
-    return {**fields, "job_id": task.id}
+def execute_body(request: TaskRequest, task_id: str) -> dict[str, Any]:
+    """The part of a request that a worker needs."""
+    fields = request.model_dump(include=set(Prompted.model_fields), exclude_none=True)
+    return {**fields, "job_id": task_id}

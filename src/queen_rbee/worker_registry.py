@@ -3,6 +3,7 @@
 All methods are synchronous: nothing can happen between a look and the promise that depends on it.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -12,12 +13,20 @@ from queen_rbee.domain.facts import WorkerFacts
 from rbee_shared.contracts.workers import WorkerRecord, WorkerState, WorkerView
 from rbee_shared.errors import RbeeError, WorkerCrashedError, error_from_body
 
+_LOG = logging.getLogger("rbee.queen.workers")
+
 
 @dataclass
 class _Entry:
+    """`missing_lists`: how many of its hive's lists have left it out, as long as none has named it."""
+
     node: str
     record: WorkerRecord
     promised: set[str] = field(default_factory=set)
+    listed: bool = False
+    missing_lists: int = 0
+    retired: bool = False
+    gone: RbeeError | None = None
 
 
 class WorkerRegistry:
@@ -38,19 +47,28 @@ class WorkerRegistry:
         self._tell()
 
     def update(self, node: str, records: Iterable[WorkerRecord]) -> None:
-        """Take a hive's whole list: what it no longer lists is gone."""
+        """Take a hive's whole list: what it no longer lists is gone.
+
+        A list that was under way while a worker was ordered does not name it yet: only the second such list counts.
+        """
         listed = {record.id: record for record in records}
-        for worker_id, record in listed.items():
-            if worker_id in self._entries:
-                self._entries[worker_id].record = record
-            else:
-                self._entries[worker_id] = _Entry(node, record)
-        for worker_id in [id_ for id_, entry in self._entries.items() if entry.node == node and id_ not in listed]:
-            if not self._entries[worker_id].promised:
-                del self._entries[worker_id]
-            else:
-                self._mark_gone(worker_id)
+        for record in listed.values():
+            self._take(node, record)
+        for worker_id in self._of(node):
+            entry = self._entries[worker_id]
+            if worker_id in listed:
+                continue
+            entry.missing_lists += 1
+            if entry.listed or entry.missing_lists > 1:
+                self._lose(worker_id, f"worker {worker_id} is gone")
         self._changed()
+
+    def _take(self, node: str, record: WorkerRecord) -> None:
+        entry = self._entries.setdefault(record.id, _Entry(node, record))
+        if entry.node != node:
+            _LOG.warning("the hive at %s lists %s, which is a worker of %s: ignored", node, record.id, entry.node)
+            return
+        entry.record, entry.listed, entry.gone = record, True, None
 
     def put(self, node: str, record: WorkerRecord, *, promised_to: str | None = None) -> None:
         """Take one record, before a heartbeat lists it; with a slot of it promised before anybody else may look."""
@@ -60,11 +78,22 @@ class WorkerRegistry:
             entry.promised.add(promised_to)
         self._changed()
 
-    def forget_node(self, node: str) -> None:
-        """That hive is gone, and so are its workers."""
-        for worker_id in [id_ for id_, entry in self._entries.items() if entry.node == node]:
-            del self._entries[worker_id]
+    def forget_node(self, node: str, why: str) -> None:
+        """That hive is gone, and so are its workers; `why` completes the sentence "it went with its hive: …"."""
+        for worker_id in self._of(node):
+            self._lose(worker_id, f"worker {worker_id} went with its hive: {why}")
         self._changed()
+
+    def retire(self, worker_id: str) -> None:
+        """It is about to be stopped: no task is given to it from now on."""
+        if (entry := self._entries.get(worker_id)) is not None:
+            entry.retired = True
+
+    def reinstate(self, worker_id: str) -> None:
+        """It was not stopped after all."""
+        if (entry := self._entries.get(worker_id)) is not None:
+            entry.retired = False
+            self._changed()
 
     def promise(self, worker_id: str, task_id: str) -> None:
         """Keep one of the worker's slots for the task."""
@@ -75,11 +104,14 @@ class WorkerRegistry:
         """The task needs its slot no longer, if it had one."""
         for entry in self._entries.values():
             entry.promised.discard(task_id)
+        for worker_id in [id_ for id_, entry in self._entries.items() if entry.gone and not entry.promised]:
+            del self._entries[worker_id]
         self._changed()
 
     def get(self, worker_id: str) -> WorkerRecord | None:
+        """What is known of it; None when it is gone."""
         entry = self._entries.get(worker_id)
-        return entry.record if entry else None
+        return entry.record if entry and not entry.gone else None
 
     def node_of(self, worker_id: str) -> str | None:
         entry = self._entries.get(worker_id)
@@ -87,9 +119,12 @@ class WorkerRegistry:
 
     def failure_of(self, worker_id: str) -> RbeeError | None:
         """Why the worker can no longer serve; None while it can or may yet."""
-        record = self.get(worker_id)
-        if record is None:
+        entry = self._entries.get(worker_id)
+        if entry is None:
             return WorkerCrashedError(f"worker {worker_id} is gone")
+        if entry.gone is not None:
+            return entry.gone
+        record = entry.record
         if record.state is WorkerState.FAILED:
             return error_from_body(record.error or {"code": "WORKER_CRASHED", "message": f"worker {worker_id} died"})
         if record.state in {WorkerState.STOPPED, WorkerState.DRAINING}:
@@ -105,11 +140,13 @@ class WorkerRegistry:
                 model_ref=entry.record.model_ref,
                 backend=entry.record.backend,
                 device=entry.record.device,
-                state=entry.record.state,
+                state=WorkerState.DRAINING if entry.retired else entry.record.state,
                 slots_free=_slots_free(entry),
                 idle_since_s=entry.record.last_activity,
+                in_use=bool(entry.promised),
             )
             for worker_id, entry in sorted(self._entries.items())
+            if entry.gone is None
         )
 
     def views(self) -> tuple[WorkerView, ...]:
@@ -128,12 +165,19 @@ class WorkerRegistry:
                 vram_bytes=entry.record.memory_bytes,
             )
             for worker_id, entry in sorted(self._entries.items())
-            if entry.record.state is not WorkerState.STOPPED
+            if entry.gone is None and entry.record.state is not WorkerState.STOPPED
         )
 
-    def _mark_gone(self, worker_id: str) -> None:
+    def _of(self, node: str) -> list[str]:
+        return [worker_id for worker_id, entry in self._entries.items() if entry.node == node]
+
+    def _lose(self, worker_id: str, why: str) -> None:
+        """Forget it; as long as a task counts on it, what became of it is kept for that task."""
         entry = self._entries[worker_id]
-        entry.record = entry.record.model_copy(update={"state": WorkerState.STOPPED})
+        if not entry.promised:
+            del self._entries[worker_id]
+        elif entry.gone is None:
+            entry.gone = WorkerCrashedError(why)
 
 
 def _slots_free(entry: _Entry) -> int:

@@ -15,7 +15,7 @@ from queen_rbee.worker_client import WorkerClient
 from rbee_shared.clocks import Clocks
 from rbee_shared.contracts.models import ModelRow
 from rbee_shared.contracts.workers import WorkerRecord, WorkerState
-from rbee_shared.errors import LoadingTimeoutError, ModelNotFoundError, RbeeError
+from rbee_shared.errors import LoadingTimeoutError, ModelNotFoundError, RbeeError, RequestTimeoutError
 from rbee_shared.model_ref import parse_model_ref
 from rbee_shared.units import format_bytes
 
@@ -91,12 +91,25 @@ class WorkerStarter:
         )
         task.receipt |= {"required_bytes": room.required_bytes, "free_bytes": room.free_bytes}
         task.now(f"starting a {device.backend} worker")
-        answer = await hive.spawn(model=model, backend=device.backend, device=device.id, request_id=task.id)
-        self._register(entry, task, placement, answer.worker_id)
+        worker_id = await self._order(entry, task, placement)
         tell.tell("worker_registered", "worker registered, waiting for its heartbeat", cute="📝")
-        await self._until_ready(task, answer.worker_id)
+        await self._until_ready(task, worker_id)
         tell.tell("worker_ready", f"{device.backend} worker is awake and ready", cute="🌞")
-        return answer.worker_id
+        return worker_id
+
+    async def _order(self, entry: HiveEntry, task: Task, placement: SpawnWorker) -> str:
+        """Order the worker and register it, in one piece.
+
+        A task cancelled in between would leave a worker that nobody knows of, and the next task would order another.
+        """
+        hive, device = self.lifecycle.client_of(entry), placement.device
+        with anyio.move_on_after(self.clocks.control_call_s, shield=True):
+            answer = await hive.spawn(
+                model=task.wish.model_ref, backend=device.backend, device=device.id, request_id=task.id
+            )
+            self._register(entry, task, placement, answer.worker_id)
+            return answer.worker_id
+        raise RequestTimeoutError(f"the hive at {entry.node} did not answer the order to start a worker")
 
     def _register(self, entry: HiveEntry, task: Task, placement: SpawnWorker, worker_id: str) -> None:
         workers = self.matchmaker.workers

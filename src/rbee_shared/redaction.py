@@ -12,6 +12,7 @@ _SECRET = re.compile(
     (?P<value> [A-Za-z0-9._~+/=-]{8,} )
     """
 )
+_SECRET_NAME = re.compile(r"(?i)(?:api[_-]?key|token|secret|password|authorization)$")
 _MAX_DEPTH = 32
 _HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 # C0 without tab and newline, DEL, C1, the bidirectional overrides that reorder a line on screen, the line separators
@@ -44,7 +45,12 @@ def redact_all(value: Any, depth: int = 0) -> Any:
     if isinstance(value, Mapping | list | tuple) and depth >= _MAX_DEPTH:
         return "…"
     if isinstance(value, Mapping):
-        return {name: redact_all(part, depth + 1) for name, part in value.items()}
+        return {
+            name: f"<{fingerprint(part)}>"
+            if isinstance(part, str) and _SECRET_NAME.search(str(name))
+            else redact_all(part, depth + 1)
+            for name, part in value.items()
+        }
     if isinstance(value, list | tuple):
         return [redact_all(part, depth + 1) for part in value]
     return value

@@ -86,7 +86,7 @@ def _read_migrations(directory: Traversable) -> list[str]:
 
 def _prepare(path: Path, application_id: int, steps: list[str]) -> Quarantined | None:
     """Check and upgrade. Under a lock: two processes that switch a new file to WAL at once would fail."""
-    with _locked(path.with_name(f"{path.name}.lock")), _told_as_ours(path):
+    with _locked(path.with_name(f"{path.name}.lock")), told_as_ours(path):
         try:
             _check_and_upgrade(path, application_id, steps)
         except _DamagedError as damage:
@@ -155,7 +155,8 @@ def _damage_recognised() -> Generator[None]:
 
 
 @contextmanager
-def _told_as_ours(path: Path) -> Generator[None]:
+def told_as_ours(path: Path) -> Generator[None]:
+    """Failures of the database at `path` as errors for people."""
     try:
         yield
     except OSError as error:

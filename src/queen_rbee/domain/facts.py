@@ -20,7 +20,7 @@ class DeviceFacts:
 
 @dataclass(frozen=True)
 class WorkerFacts:
-    """One worker. `slots_free` already counts what the queen has promised."""
+    """One worker. `slots_free` already counts what the queen has promised; `in_use`: she has promised something."""
 
     id: str
     node: str
@@ -30,6 +30,7 @@ class WorkerFacts:
     state: WorkerState
     slots_free: int
     idle_since_s: float
+    in_use: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,12 @@ class Load:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Everything at one moment."""
+    """Everything at one moment. `silent`: nodes that have missed some heartbeats and may yet come back."""
 
     devices: tuple[DeviceFacts, ...] = ()
     workers: tuple[WorkerFacts, ...] = ()
     loads: tuple[Load, ...] = ()
+    silent: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

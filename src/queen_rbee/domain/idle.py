@@ -7,9 +7,14 @@ from rbee_shared.contracts.workers import WorkerState
 
 
 def idle_too_long(workers: Iterable[WorkerFacts], *, now_s: float, limit_s: float) -> tuple[str, ...]:
-    """Ids of the workers to stop; a limit of 0 keeps them for ever. Times are UNIX seconds."""
+    """Ids of the workers to stop, never one promised to a task; a limit of 0 keeps them for ever.
+
+    Times are UNIX seconds.
+    """
     if limit_s == 0:
         return ()
     return tuple(
-        worker.id for worker in workers if worker.state is WorkerState.IDLE and now_s - worker.idle_since_s >= limit_s
+        worker.id
+        for worker in workers
+        if worker.state is WorkerState.IDLE and not worker.in_use and now_s - worker.idle_since_s >= limit_s
     )

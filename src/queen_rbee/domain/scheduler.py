@@ -44,12 +44,23 @@ class Refuse:
     reason: str
 
 
-Placement = UseWorker | SpawnWorker | Wait | Refuse
+@dataclass(frozen=True)
+class NodeLost:
+    """Its node is gone, although it was there when the task was prepared."""
+
+    reason: str
+
+
+Placement = UseWorker | SpawnWorker | Wait | Refuse | NodeLost
 
 
 def place(wish: Wish, cluster: Cluster) -> Placement:
     """Choose where `wish` runs."""
+    if wish.node in cluster.silent:
+        return Wait(f"the hive at {wish.node} does not answer at the moment")
     devices = [device for device in cluster.devices if device.node == wish.node]
+    if not devices:
+        return NodeLost(f"the hive at {wish.node} is gone")
     wanted = [device for device in devices if _fits_wish(device, wish)]
     if not wanted:
         return Refuse(_no_such_device(wish, devices))
@@ -114,5 +125,5 @@ def _why(chosen: DeviceFacts, wanted: list[DeviceFacts]) -> str:
 def _no_such_device(wish: Wish, devices: list[DeviceFacts]) -> str:
     asked = [f"backend {wish.backend}"] if wish.backend else []
     asked += [f"device {wish.device}"] if wish.device is not None else []
-    there = ", ".join(device.id for device in devices) or "none"
-    return f"{wish.node} has no {' '.join(asked) or 'device'}; its devices are: {there}"
+    there = ", ".join(device.id for device in devices)
+    return f"{wish.node} has no {' '.join(asked)}; its devices are: {there}"

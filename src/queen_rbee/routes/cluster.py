@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from queen_rbee.dependencies import ServicesDep, local_or_token, with_token
 from queen_rbee.hive_registry import devices_as_dict
 from rbee_shared.contracts.nodes import HeartbeatAnswer, HiveHeartbeat, NodeList, NodeState, NodeView
-from rbee_shared.contracts.workers import WorkerReady, WorkerState, WorkerView
+from rbee_shared.contracts.workers import WorkerReady, WorkerView
 from rbee_shared.errors import ShuttingDownError
 from rbee_shared.http_app import json_body
 from rbee_shared.sse_response import EventStream, last_event_id
@@ -78,10 +78,4 @@ async def worker_ready(
     ready: Annotated[WorkerReady, Depends(json_body(WorkerReady))], services: ServicesDep
 ) -> dict[str, str]:
     """A hive says that a worker can serve; heartbeats carry the same fact, whichever comes first wins."""
-    registry = services.matchmaker.workers
-    record, node = registry.get(ready.worker_id), registry.node_of(ready.worker_id)
-    if record is None or node is None or record.api_key is None:
-        return {"status": "unknown"}  # the next heartbeat brings its record and key
-    if record.state in {WorkerState.STARTING, WorkerState.LOADING}:
-        registry.put(node, record.model_copy(update={"url": ready.url, "state": WorkerState.IDLE}))
-    return {"status": "ok"}
+    return {"status": "ok" if await services.lifecycle.worker_ready(ready) else "unknown"}

@@ -1,6 +1,6 @@
 """`/v2/tasks`: submit in three forms, look, follow, cancel."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import anyio
@@ -91,23 +91,23 @@ def _accepts_stream(request: Request) -> bool:
 def _event_stream(services: Services, task: Task, after: int, headers: dict[str, str]) -> EventStream:
     task.log.require_kept(after)  # while it can still be an HTTP status
     clocks = services.daemon.clocks
-    return EventStream(_read(services, task, after), slow_client_s=clocks.slow_client_s, headers=headers)
-
-
-async def _read(services: Services, task: Task, after: int) -> AsyncGenerator[bytes]:
-    try:
-        async for chunk in task.log.follow(after, ping_s=services.daemon.clocks.sse_ping_s):
-            yield chunk
-    finally:
-        if task.attached and task.log.readers <= 1:  # this one is counted until its generator is closed
-            services.dispatcher.cancel(task, "its reader hung up")
+    return EventStream(
+        task.log.follow(after, ping_s=clocks.sse_ping_s),
+        slow_client_s=clocks.slow_client_s,
+        headers=headers,
+        ended=services.dispatcher.attend(task),
+    )
 
 
 async def _final_answer(request: Request, services: Services, task: Task, headers: dict[str, str]) -> Response:
-    async with anyio.create_task_group() as group:
-        group.start_soon(_cancel_on_hang_up, request, services, task)
-        await task.finished.wait()
-        group.cancel_scope.cancel()
+    leave = services.dispatcher.attend(task)
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(_leave_on_hang_up, request, leave)
+            await task.finished.wait()
+            group.cancel_scope.cancel()
+    finally:
+        leave()
     if task.error is not None:
         refusal = error_response(task.error, request.app.state.source)
         refusal.headers.update(headers)
@@ -116,7 +116,7 @@ async def _final_answer(request: Request, services: Services, task: Task, header
     return JSONResponse({**answer, "task_id": task.id, "job_id": task.id}, headers=headers)
 
 
-async def _cancel_on_hang_up(request: Request, services: Services, task: Task) -> None:
+async def _leave_on_hang_up(request: Request, leave: Callable[[], None]) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-    services.dispatcher.cancel(task, "the client hung up")
+    leave()

@@ -62,7 +62,7 @@ class WorkerRecord(Wire):
     slots_total: int = 1
     slots_busy: int = 0
     memory_bytes: int | None = None
-    api_key: str | None = Field(default=None, description="For the queen only: never shown to people.")
+    api_key: str | None = Field(default=None, repr=False, description="For the queen only: never shown to people.")
     error: dict[str, Any] | None = Field(default=None, description="Why it failed.")
 
 

@@ -10,7 +10,6 @@ from queen_rbee.domain.facts import DeviceFacts, Wish
 from queen_rbee.domain.scheduler import SpawnWorker, UseWorker
 from queen_rbee.matchmaker import Matchmaker
 from queen_rbee.task import Task
-from rbee_shared.contracts.tasks import TaskRequest
 from rbee_shared.contracts.workers import WorkerRecord, WorkerState
 from rbee_shared.errors import BackendUnavailableError, ModelInvalidError, RbeeError
 from rbee_shared.narration import Narration
@@ -19,8 +18,7 @@ CPU = DeviceFacts("localhost", "cpu", "cpu", 0, "CPU", 10**10, 10**10)
 
 
 def new_task(model: str = "builtin:m", device: int | None = None) -> Task:
-    request = TaskRequest(prompt="hi")
-    return Task(request, Wish(model, "localhost", device=device), correlation="c", sink=ignore, attached=False)
+    return Task(Wish(model, "localhost", device=device), correlation="c", sink=ignore, attached=False)
 
 
 def ignore(_: Narration) -> None: ...

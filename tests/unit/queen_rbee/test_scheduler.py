@@ -3,7 +3,7 @@
 import pytest
 
 from queen_rbee.domain.facts import Cluster, DeviceFacts, Load, Wish, WorkerFacts
-from queen_rbee.domain.scheduler import Placement, Refuse, SpawnWorker, UseWorker, Wait, place
+from queen_rbee.domain.scheduler import NodeLost, Placement, Refuse, SpawnWorker, UseWorker, Wait, place
 from rbee_shared.contracts.workers import WorkerState
 
 GB = 10**9
@@ -16,7 +16,7 @@ ELSEWHERE = DeviceFacts("mac", "metal:0", "metal", 0, "M3", 64 * GB, 60 * GB)
 
 def worker(id_: str, state: WorkerState = WorkerState.IDLE, slots_free: int = 1, **facts: str) -> WorkerFacts:
     known = {"node": "localhost", "model_ref": MODEL, "backend": "cpu", "device": "cpu", **facts}
-    return WorkerFacts(id=id_, state=state, slots_free=slots_free, idle_since_s=0.0, **known)
+    return WorkerFacts(id=id_, state=state, slots_free=slots_free, idle_since_s=0.0, **known)  # type: ignore[arg-type]
 
 
 def wish(**facts: str | int | None) -> Wish:
@@ -45,7 +45,10 @@ def wish(**facts: str | int | None) -> Wish:
         pytest.param(wish(), Cluster((CPU,), (worker("w1", node="mac"),)), SpawnWorker, id="another node is no help"),
         pytest.param(wish(device=7), Cluster((CPU,)), Refuse, id="no such index"),
         pytest.param(wish(backend="cuda"), Cluster((CPU,)), Refuse, id="no such backend"),
-        pytest.param(wish(), Cluster((ELSEWHERE,)), Refuse, id="the node has no devices"),
+        pytest.param(wish(), Cluster((ELSEWHERE,)), NodeLost, id="the node is gone"),
+        pytest.param(
+            wish(), Cluster((), (worker("w1"),), silent=frozenset({"localhost"})), Wait, id="a silent node: wait"
+        ),
         pytest.param(wish(device="cpu"), Cluster((CPU, RTX_3060)), SpawnWorker, id="the processor by its name"),
     ],
 )
@@ -88,4 +91,4 @@ def test_reasons_name_the_facts() -> None:
     assert isinstance(single, SpawnWorker)
     assert single.reason == "the only device there that fits the request"
     assert refused == Refuse("localhost has no backend metal device 7; its devices are: cpu, cuda:0")
-    assert nothing == Refuse("localhost has no device; its devices are: none")
+    assert nothing == NodeLost("the hive at localhost is gone")
