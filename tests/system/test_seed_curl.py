@@ -94,6 +94,7 @@ def seen(lab: SeedLab, tmp_path: Path) -> Seen:
 def test_tasks_by_curl(lab: SeedLab, seen: Seen, line: str) -> None:
     accepted = seen.run(line)
     assert accepted.status == 202
+    assert accepted.json["events_url"] == f"/v2/tasks/{accepted.json['task_id']}/events"
     events = seen.run(f"curl http://localhost:8080{accepted.json['events_url']}")
 
     frames = frames_of(events.text)

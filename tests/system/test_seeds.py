@@ -78,7 +78,7 @@ def test_a_job_of_seed_004_and_its_events(lab: SeedLab) -> None:
         events = http.get(job["events_url"]).text
         by_second_name = http.get(f"/jobs/{job['job_id']}/events").text
 
-    assert {"job_id", "events_url"} <= set(job)
+    assert job["events_url"] == f"/jobs/{job['job_id']}/events"
     assert events.endswith("data: [DONE]\n\n")
     assert by_second_name == events
     frames = frames_of(events)
@@ -228,3 +228,37 @@ def test_the_sql_of_seed_001_fits_the_catalog(lab: SeedLab) -> None:
 
     assert (row["size_bytes"], row["downloaded_at_unix"]) == (5242880, 1728508603)
     assert on_metal["code"] == "BACKEND_UNAVAILABLE"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v2/plan"),
+        ("POST", "/v2/nodes"),
+        ("DELETE", "/v2/nodes/mac"),
+        ("POST", "/v2/nodes/mac/start"),
+        ("GET", "/v2/nodes/mac/pool/v1/models"),
+        ("GET", "/v2/sessions/one"),
+        ("GET", "/metrics"),
+        ("GET", "/v1/models"),
+        ("POST", "/v1/chat/completions"),
+        ("POST", "/v1/completions"),
+        ("POST", "/v1/embeddings"),
+    ],
+)
+def test_routes_that_are_planned_say_so(lab: SeedLab, method: str, path: str) -> None:
+    with lab.queen() as http:
+        planned, unknown = http.request(method, path), http.request(method, "/v2/nothing")
+
+    assert (planned.status_code, planned.json()["error"]["code"]) == (400, "NOT_SUPPORTED")
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "NOT_FOUND")
+
+
+def test_only_the_queen_describes_her_routes(lab: SeedLab) -> None:
+    with lab.queen(token=False) as queen, lab.hive() as hive:
+        described = queen.get("/openapi.json")
+        rebound = queen.get("/openapi.json", headers={"Host": "evil.example"})
+        hidden = hive.get("/openapi.json")
+
+    assert "/v2/tasks" in described.json()["paths"]
+    assert (rebound.status_code, hidden.status_code) == (403, 404)
