@@ -10,6 +10,7 @@ from llm_worker_rbee.settings import WorkerSettings
 from rbee_shared.daemon import Daemon, run_daemon
 from rbee_shared.errors import InvalidRequestError, NotSupportedError
 from rbee_shared.settings import load_settings
+from rbee_shared.version_option import VersionOption
 
 PROGRAM = "llm-worker-rbee"
 
@@ -28,6 +29,7 @@ def worker(  # noqa: PLR0917 - typer calls it by name
         bool | None, typer.Option("--local-mode", help="Serve alone: loopback only, no hive, no key.")
     ] = None,
     parent: Annotated[str | None, typer.Option(help="`stdin`: a hive has started this worker.", hidden=True)] = None,
+    version: VersionOption = False,
 ) -> None:
     """Serve one model. Started by a hive, or by hand with --local-mode."""
     if parent not in {None, "stdin"}:

@@ -11,6 +11,7 @@ from queen_rbee.queen import live
 from queen_rbee.settings import QueenSettings
 from rbee_shared.daemon import Daemon, run_daemon
 from rbee_shared.settings import load_settings
+from rbee_shared.version_option import VersionOption
 
 PROGRAM = "queen-rbee"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -31,6 +32,7 @@ def daemon(
     token_file: Annotated[Path | None, typer.Option(help="The cluster's token. Default: ~/.rbee/token.")] = None,
     config: Annotated[Path | None, typer.Option(help="Default: ~/.rbee/config.toml.")] = None,
     parent: Annotated[Parent | None, typer.Option(help="stdin: a keeper has started this queen.", hidden=True)] = None,
+    version: VersionOption = False,
 ) -> None:
     """Take tasks, decide where they run, relay their answers; until stopped."""
 

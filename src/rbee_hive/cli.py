@@ -9,6 +9,7 @@ import typer
 
 from rbee_hive.daemon import PROGRAM, Start, live
 from rbee_shared.daemon import Daemon, run_daemon
+from rbee_shared.version_option import VersionOption
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -29,6 +30,7 @@ def daemon(  # noqa: PLR0917 - one parameter for each option
     standalone: Annotated[bool | None, typer.Option("--standalone", help="Outlive the queens it serves.")] = None,
     config: Annotated[Path | None, typer.Option(help="Default: ~/.rbee/config.toml.")] = None,
     parent: Annotated[Parent | None, typer.Option(help="stdin: a parent holds this process by a pipe.")] = None,
+    version: VersionOption = False,
 ) -> None:
     """Serve this machine's devices, models and workers to a queen, until stopped."""
     flags = {

@@ -1,14 +1,12 @@
 """The commands of the keeper and their exit status."""
 
-from typing import Annotated
-
 import typer
 
 from rbee_keeper.commands import queen
 from rbee_keeper.commands.infer import infer
 from rbee_keeper.commands.status import status
 from rbee_keeper.commands.token import token
-from rbee_shared.version import __version__
+from rbee_shared.version_option import VersionOption
 
 # rich would make `--help` three times as slow and its tracebacks unreadable in a log
 app = typer.Typer(
@@ -24,16 +22,8 @@ app.command()(status)
 app.command()(token)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"rbee-keeper {__version__}")
-        raise typer.Exit
-
-
 @app.callback()
-def _keeper(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
-) -> None:
+def _keeper(version: VersionOption = False) -> None:
     """One private LLM cluster out of the machines you already own.
 
     rbee-keeper infer "write a short story"
