@@ -88,6 +88,7 @@ class WorkerRegistry:
         """It is about to be stopped: no task is given to it from now on."""
         if (entry := self._entries.get(worker_id)) is not None:
             entry.retired = True
+            self._changed()
 
     def reinstate(self, worker_id: str) -> None:
         """It was not stopped after all."""

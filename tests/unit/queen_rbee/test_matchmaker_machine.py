@@ -124,8 +124,9 @@ class Line(RuleBasedStateMachine):
     @invariant()
     def first_in_first_out(self) -> None:
         for model in ("builtin:a", "builtin:b"):
-            waiting = [place.decided.is_set() for place in self.line if place.asked_for == model]
-            assert waiting == sorted(waiting, reverse=True), "whoever is decided stands before whoever is not"
+            here = [place for place in self.line if place.asked_for == model and place.error is None]
+            got = [place.placement is not None for place in here]
+            assert got == sorted(got, reverse=True), "whoever got a worker stands before whoever waits"
 
     @invariant()
     def nobody_waits_without_a_cause(self) -> None:
