@@ -3,6 +3,7 @@
 A time-out per test and warnings as errors come from `[tool.pytest]` in pyproject.toml.
 """
 
+import signal
 from collections.abc import Generator
 
 import pytest
@@ -16,6 +17,10 @@ _MAY_BLOCK = {
     "rbee_shared/child.py": {"last_words"},
     "rbee_shared/run_file.py": {"claimed_daemon"},
 }
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # started with `&` by a shell: what these tests start would inherit that, and Ctrl+C would mean nothing to it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
