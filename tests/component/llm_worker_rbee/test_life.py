@@ -46,7 +46,9 @@ async def test_the_start_in_words_and_order(tmp_path: Path) -> None:
     async with worker_process(tmp_path) as worker:
         await worker.until_ready()
         assert worker.child.lines_lost == 0, "nothing but records on stdout"
-    size = "3.9 MB"
+    size = worker.narrated[3].human.removeprefix("model loaded, ")
+    assert size.endswith(" MB")
+    assert 0.9 <= float(size.removesuffix(" MB")) * 1e6 / STORYTELLER.stat().st_size <= 1.0, "its weights, as measured"
 
     assert worker.child.returncode == 0
     assert [f"{line.actor}: {line.human}" for line in worker.narrated] == [
