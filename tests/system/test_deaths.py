@@ -157,6 +157,7 @@ def test_ctrl_c_cancels_and_puts_all_back_to_sleep(cluster: Cluster, endless: st
 
 
 def test_time_out_cancels_and_puts_all_back_to_sleep(cluster: Cluster, endless: str) -> None:
+    cluster.env |= {"RBEE_WORKER_N_CTX": "40000"}  # room for an answer that takes far longer than the time-out
     keeper = cluster.keeper("infer", "go on", "--model", endless, "--max-tokens", "30000", "--timeout", "3")
 
     assert keeper.wait() == 124, keeper.stderr
