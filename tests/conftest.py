@@ -8,6 +8,11 @@ from collections.abc import Generator
 
 import pytest
 from blockbuster import blockbuster_ctx
+from hypothesis import HealthCheck, settings
+
+# how long a drawing takes is no property of our code: in a fresh clone the first one builds tables for over a second
+settings.register_profile("rbee", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("rbee")
 
 _OURS = ["llm_worker_rbee", "queen_rbee", "rbee_hive", "rbee_keeper", "rbee_shared"]
 # reads of /proc, a run file, a local log's end; a fork that must happen in the main thread (PDEATHSIG): below 5 ms each
