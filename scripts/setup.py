@@ -154,7 +154,8 @@ def install_libraries(*, with_tools: bool) -> None:
     """All that is locked but the engine, which is compiled with some of it."""
     but_engine = VENV / "libraries.lock"
     but_engine.write_text((ROOT / "requirements-worker.lock").read_text().replace(locked_requirement(ENGINE), ""))
-    locked = ("--require-hashes", "--no-build-isolation", "--use-pep517")  # isolation would fetch what is not locked
+    # the locks are complete: pip must neither resolve (an old one takes a newer `coverage[toml]`) nor isolate builds
+    locked = ("--require-hashes", "--no-deps", "--no-build-isolation", "--use-pep517")
     pip("Installing the build tools", *locked, "-r", "requirements-build.lock")
     locks = [str(but_engine), *(["requirements-dev.lock"] if with_tools else [])]
     pip("Installing the libraries", *locked, *(argument for lock in locks for argument in ("-r", lock)))
