@@ -221,6 +221,14 @@ class HiveOwnedError(RbeeError):
     default_hint = "Stop the hive named above, or use that queen: `rbee-keeper --queen-url URL`."
 
 
+class ModelMismatchError(RbeeError):
+    """The answer was begun with another model file than the one that shall go on with it."""
+
+    code = "MODEL_MISMATCH"
+    http_status = 409
+    default_hint = "Resume it on a worker of the same file, or ask anew."
+
+
 # 408, 429, 499: time and room
 
 

@@ -72,6 +72,28 @@ class TokenEvent(Wire):
     ids: tuple[int, ...]
 
 
+class TokenLogprob(Wire):
+    """A token and the natural logarithm of its probability, by the model alone; -9999 stands for none at all."""
+
+    id: int
+    t: str = Field(description="Its bytes as text; U+FFFD where they are a part of a character.")
+    logprob: float
+
+
+class ChosenLogprob(TokenLogprob):
+    """A token of the answer with the most probable ones in its place, the best first."""
+
+    top: tuple[TokenLogprob, ...] = ()
+
+
+class LogprobsEvent(Wire):
+    """Of the tokens of the `token` frame with the same `i`; comes right after it."""
+
+    type: Literal["logprobs"] = "logprobs"
+    i: int
+    tokens: tuple[ChosenLogprob, ...]
+
+
 class EndEvent(Wire):
     """The answer is complete."""
 
@@ -104,7 +126,7 @@ class ErrorEvent(Wire):
 
 
 TaskEvent = Annotated[
-    NarrationEvent | QueuedEvent | ProgressEvent | StartedEvent | TokenEvent | EndEvent | ErrorEvent,
+    NarrationEvent | QueuedEvent | ProgressEvent | StartedEvent | TokenEvent | LogprobsEvent | EndEvent | ErrorEvent,
     Field(discriminator="type"),
 ]
 

@@ -8,11 +8,13 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from rbee_shared.contracts.base import Wire
 
 MAX_TOKENS_LIMIT = 32_768
+MAX_TOKEN_ID = 2**31 - 1
 DEFAULT_MODEL = "builtin:storyteller"
 
 Backend = Literal["cpu", "cuda", "metal", "vulkan"]
 DeviceWish = Annotated[int, Field(ge=0, strict=True)] | Annotated[str, Field(min_length=1, max_length=64)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
 
 
 class TaskState(StrEnum):
@@ -37,10 +39,21 @@ class StopReason(StrEnum):
 
 
 class ChatMessage(Wire):
-    """One turn of a conversation."""
+    """One turn of a conversation. A `tool`'s turn answers the call `tool_call_id` of the assistant's turn before it."""
 
-    role: Literal["system", "user", "assistant"]
-    content: str
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str | None = Field(default=None, description="Only an assistant's turn with tool_calls may leave it out.")
+    name: str | None = Field(default=None, max_length=256)
+    tool_calls: tuple[dict[str, Any], ...] | None = Field(default=None, min_length=1, max_length=128)
+    tool_call_id: str | None = Field(default=None, max_length=256)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.content is None and self.tool_calls is None:
+            raise ValueError("content is missing")
+        if self.tool_calls is not None and self.role != "assistant":
+            raise ValueError("only the assistant calls tools")
+        return self
 
 
 class Sampling(Wire):
@@ -51,7 +64,19 @@ class Sampling(Wire):
     top_p: Finite = Field(default=0.95, gt=0.0, le=1.0)
     top_k: int = Field(default=40, ge=0, le=1_000_000, description="0 considers every token.")
     min_p: Finite = Field(default=0.05, ge=0.0, le=1.0)
+    typical_p: Finite = Field(default=1.0, gt=0.0, le=1.0, description="1 considers every token.")
     repetition_penalty: Finite = Field(default=1.0, gt=0.0, le=10.0, description="1 is no penalty.")
+    frequency_penalty: Finite = Field(default=0.0, ge=-2.0, le=2.0, description="Per time a token was said.")
+    presence_penalty: Finite = Field(default=0.0, ge=-2.0, le=2.0, description="Once for a token that was said.")
+    logit_bias: dict[TokenId, Annotated[Finite, Field(ge=-100.0, le=100.0)]] = Field(
+        default_factory=dict, max_length=1000, description="Token id to what is added to its logit; -100 bans it."
+    )
+    ignore_eos: bool = Field(default=False, description="Go on to max_tokens whatever the model says.")
+    mirostat: Literal[0, 1, 2] = Field(default=0, description="Replaces top_k, top_p, min_p and typical_p.")
+    mirostat_tau: Finite = Field(default=5.0, gt=0.0, le=100.0, description="The surprise to aim at.")
+    mirostat_eta: Finite = Field(default=0.1, gt=0.0, le=1.0, description="How fast mirostat learns.")
+    logprobs: bool = Field(default=False, description="Send `logprobs` events, also without alternatives.")
+    n_probs: int = Field(default=0, ge=0, le=20, description="Alternatives of each token in `logprobs` events.")
     seed: int | None = Field(default=None, ge=0, le=2**32 - 2, description="Same seed, build and device: same text.")
     stop: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = Field(default=(), max_length=16)
 
@@ -60,12 +85,27 @@ class Sampling(Wire):
     def _one_or_many(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
 
+    @model_validator(mode="after")
+    def _mirostat_is_no_greedy(self) -> Self:
+        if self.mirostat and self.temperature == 0.0:
+            raise ValueError("mirostat needs a temperature above 0: at 0 decoding is greedy")
+        return self
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return self.logprobs or self.n_probs > 0
+
 
 class Prompted(Sampling):
-    """What to say to the model: a prompt or a conversation, exactly one of them."""
+    """What to say to the model, a prompt or a conversation, and the form that its answer must have."""
 
     prompt: str | None = Field(default=None, min_length=1)
     messages: tuple[ChatMessage, ...] | None = Field(default=None, min_length=1, max_length=1000)
+    tools: tuple[dict[str, Any], ...] | None = Field(
+        default=None, min_length=1, max_length=128, description="Given to a chat template that takes them."
+    )
+    grammar: str | None = Field(default=None, min_length=1, description="GBNF: the answer is a sentence of it.")
+    json_schema: dict[str, Any] | None = Field(default=None, description="The answer is JSON that it validates.")
     template: Literal["auto", "raw"] = Field(
         default="auto", description="`auto` applies the model's chat template to a prompt when it has one."
     )
@@ -75,6 +115,20 @@ class Prompted(Sampling):
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("give either prompt or messages")
         return self
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> Self:
+        if self.grammar is not None and self.json_schema is not None:
+            raise ValueError("grammar and json_schema are two forms for one answer: give one")
+        if self.ignore_eos and self.is_constrained:
+            raise ValueError("ignore_eos contradicts a grammar or json_schema, which says where the answer ends")
+        if self.tools is not None and self.messages is None:
+            raise ValueError("tools go with messages")
+        return self
+
+    @property
+    def is_constrained(self) -> bool:
+        return self.grammar is not None or self.json_schema is not None
 
 
 class TaskRequest(Prompted):
@@ -110,24 +164,17 @@ class TaskRequest(Prompted):
         return tuple(sorted(name for name in NOT_BUILT_YET if (self.model_extra or {}).get(name) is not None))
 
 
-NOT_BUILT_YET = frozenset(
-    {
-        "grammar",
-        "json_schema",
-        "priority",
-        "deadline_ms",
-        "session_id",
-        "typical_p",
-        "frequency_penalty",
-        "presence_penalty",
-        "logit_bias",
-        "ignore_eos",
-        "n_probs",
-        "logprobs",
-        "mirostat",
-        "tools",
-    }
-)
+NOT_BUILT_YET = frozenset({"priority", "deadline_ms", "session_id"})
+
+
+class Resume(Wire):
+    """Where an answer that another worker began stands."""
+
+    ids: tuple[TokenId, ...] = Field(max_length=MAX_TOKENS_LIMIT, description="The `ids` of its token frames, joined.")
+    emitted_chars: int = Field(ge=0, description="Characters of it that the reader has.")
+    sha256: str | None = Field(
+        default=None, pattern=r"^[0-9a-f]{64}$", description="Of the model file that made the ids."
+    )
 
 
 class ExecuteRequest(Prompted):
@@ -137,12 +184,19 @@ class ExecuteRequest(Prompted):
 
     job_id: str | None = Field(default=None, min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:-]+$")
     stream: bool | None = Field(default=None, description="Accepted for seed 004's body: the answer always streams.")
+    resume: Resume | None = Field(default=None, description="Go on with an answer that was begun elsewhere.")
+    resume_exact: bool = Field(default=False, description="Decode the resumed ids one a step, as they were produced.")
+
+    @model_validator(mode="after")
+    def _exactly_what(self) -> Self:
+        if self.resume_exact and self.resume is None:
+            raise ValueError("resume_exact needs resume")
+        return self
 
     @property
     def unbuilt_fields(self) -> tuple[str, ...]:
         """Fields that DESIGN knows and this version does not do: refused."""
-        unbuilt = NOT_BUILT_YET | {"resume", "resume_exact"}
-        return tuple(sorted(name for name in unbuilt if (self.model_extra or {}).get(name) is not None))
+        return tuple(sorted(name for name in NOT_BUILT_YET if (self.model_extra or {}).get(name) is not None))
 
 
 class CancelRequest(Wire):

@@ -21,6 +21,14 @@ class WorkerState(StrEnum):
     FAILED = "failed"
 
 
+class MemoryParts(Wire):
+    """What llama.cpp allocated for a model, by what it is for."""
+
+    weights_bytes: int
+    kv_bytes: int = Field(description="Keys and values of the context; recurrent state where a model has it.")
+    compute_bytes: int = Field(description="Scratch buffers of a step, and the logits.")
+
+
 class SpawnRequest(Wire):
     """`POST /v1/workers/spawn`. The same `request_id` twice is one worker."""
 
@@ -62,6 +70,7 @@ class WorkerRecord(Wire):
     slots_total: int = 1
     slots_busy: int = 0
     memory_bytes: int | None = None
+    memory: MemoryParts | None = None
     api_key: str | None = Field(default=None, repr=False, description="For the queen only: never shown to people.")
     error: dict[str, Any] | None = Field(default=None, description="Why it failed.")
 
@@ -89,6 +98,7 @@ class WorkerReady(Wire):
     backend: str
     device: int | str
     narrated: int = Field(default=0, description="Lines the sender had said by then: read them first.")
+    memory: MemoryParts | None = Field(default=None, description="What the loaded model takes, by part.")
 
 
 class WorkerHeartbeat(Wire):
@@ -102,6 +112,7 @@ class WorkerHeartbeat(Wire):
     rss_bytes: int | None = None
     last_activity: float | None = None
     narrated: int = 0
+    memory: MemoryParts | None = Field(default=None, description="Once the model is loaded.")
     load_done: int | None = Field(default=None, description="Per mille of the load, while loading.")
 
     @field_validator("state", mode="before")
