@@ -8,7 +8,7 @@ import typer
 from llm_worker_rbee.life import serve_model
 from llm_worker_rbee.settings import WorkerSettings
 from rbee_shared.daemon import Daemon, run_daemon
-from rbee_shared.errors import InvalidRequestError, NotSupportedError
+from rbee_shared.errors import InvalidRequestError
 from rbee_shared.settings import load_settings
 from rbee_shared.version_option import VersionOption
 
@@ -24,7 +24,13 @@ def worker(  # noqa: PLR0917 - typer calls it by name
     hive_url: Annotated[str | None, typer.Option("--hive-url", "--callback-url", help="Where to report.")] = None,
     worker_id: Annotated[str | None, typer.Option(help="This worker's name in the cluster.")] = None,
     slots: Annotated[int | None, typer.Option(help="Answers that are generated at a time.")] = None,
-    n_ctx: Annotated[int | None, typer.Option(help="Context in tokens; default: the model's, at most 4096.")] = None,
+    n_ctx: Annotated[int | None, typer.Option(help="Context in tokens, for all slots together.")] = None,
+    kv: Annotated[str | None, typer.Option(help="unified: slots share one cache; split: each has a part.")] = None,
+    kv_type: Annotated[str | None, typer.Option(help="Number format of the cache: f16, q8_0, q4_0, …")] = None,
+    flash_attn: Annotated[str | None, typer.Option(help="auto, on or off.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads to compute with; default: physical cores.")] = None,
+    prefill_chunk: Annotated[int | None, typer.Option(help="Prompt tokens of a step; default: adapts.")] = None,
+    queue: Annotated[int | None, typer.Option(help="Requests that may wait for a slot, with --local-mode.")] = None,
     local_mode: Annotated[
         bool | None, typer.Option("--local-mode", help="Serve alone: loopback only, no hive, no key.")
     ] = None,
@@ -44,6 +50,12 @@ def worker(  # noqa: PLR0917 - typer calls it by name
         "worker_id": worker_id,
         "slots": slots,
         "n_ctx": n_ctx,
+        "kv": kv,
+        "kv_type": kv_type,
+        "flash_attn": flash_attn,
+        "threads": threads,
+        "prefill_chunk": prefill_chunk,
+        "queue": queue,
         "local_mode": local_mode,
     }
 
@@ -63,8 +75,6 @@ def run() -> None:
 
 
 def _require_sense(settings: WorkerSettings, daemon: Daemon) -> None:
-    if settings.slots != 1:
-        raise NotSupportedError(f"--slots {settings.slots}: this version generates one answer at a time")
     if settings.local_mode:
         return
     if daemon.handshake is None or not daemon.handshake.api_key:

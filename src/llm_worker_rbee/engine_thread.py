@@ -8,12 +8,13 @@ import logging
 import queue
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from llm_worker_rbee.domain.engine_events import DeviceReady, EngineEvent, EngineFailed, Loaded, LoadProgress, Order
 from llm_worker_rbee.engine.request import LoadRequest
-from rbee_shared.contracts.tasks import Prompted
+from rbee_shared.contracts.tasks import ExecuteRequest
 from rbee_shared.errors import InternalError, NotReadyError, RbeeError
 
 if TYPE_CHECKING:
@@ -41,11 +42,13 @@ class EngineThread:
         self._tell: Callable[[list[EngineEvent]], None] = lambda _: None
         self._model: LoadedModel | None = None
         self._log: NativeLog | None = None
-        self._reading_vocabulary = threading.Lock()  # it must not be freed while somebody tokenizes with it
+        self._readers = 0  # the model must not be freed while somebody tokenizes with it
+        self._left = threading.Condition()
         self._closing = False
         # a daemon thread: one that is stuck in C code must not keep the process from exiting
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.steps = 0
+        self.kv_cells_used = 0
 
     def start(self, tell: Callable[[list[EngineEvent]], None]) -> None:
         """Load, then generate. `tell` is called in the engine's thread, with all that happened in one step."""
@@ -61,19 +64,17 @@ class EngineThread:
         """End an answer before its next token. Its `Finished` follows."""
         self._orders.put(key)
 
-    def tokenize(self, request: Prompted) -> tuple[int, ...]:
-        """The tokens of the prompt. Blocking; for any thread but the event loop's.
+    def prepare(self, request: ExecuteRequest, key: int) -> Order:
+        """The order for a request. Blocking; for any thread but the event loop's.
 
         Raises:
-            InvalidRequestError: see `engine.prompt`.
+            InvalidRequestError, ContextOverflowError: see `engine.preparing`.
             NotReadyError: there is no model in memory.
         """
-        from llm_worker_rbee.engine.prompt import prompt_tokens  # noqa: PLC0415 - brings Jinja in, after the start
+        from llm_worker_rbee.engine.preparing import prepare  # noqa: PLC0415 - brings Jinja in, after the start
 
-        with self._reading_vocabulary:
-            if self._model is None:
-                raise NotReadyError("there is no model in memory")
-            return prompt_tokens(request, self._model.vocabulary, self._model.template)
+        with self._reading() as model:
+            return prepare(request, key, model)
 
     def close(self, timeout_s: float) -> bool:
         """Drop what runs and free the memory. Blocking; False when the thread is stuck in C code."""
@@ -104,7 +105,8 @@ class EngineThread:
         require_gguf(self._request.path)
         bindings = load_bindings()
         log = NativeLog(bindings)
-        device, handle = Devices(bindings, load_ggml()).choose(self._backend, self._device)
+        devices = Devices(bindings, load_ggml())
+        device = devices.choose(self._backend, self._device)
         self._tell([DeviceReady(device)])
         told = -1
 
@@ -116,20 +118,21 @@ class EngineThread:
             return not self._closing
 
         self._log = log
-        self._model = load_model(bindings, log, device, handle, self._request, progress)
+        self._model = load_model(bindings, log, devices, device, self._request, progress)
         self._tell([Loaded(self._model.facts)])
 
     def _generate(self) -> None:
         from llm_worker_rbee.engine.generator import Generator  # noqa: PLC0415 - see above
 
         assert self._model is not None
-        generator = Generator(self._model)
+        generator = Generator(self._model, prefill_chunk=self._request.prefill_chunk)
         try:
             while not self._closing:
                 self._take_orders(generator)
                 if generator.busy:
                     events = generator.step()
                     self.steps += 1
+                    self.kv_cells_used = generator.slots.cells_used
                     if events:
                         self._tell(events)
         finally:
@@ -147,8 +150,23 @@ class EngineThread:
             elif isinstance(order, int):
                 generator.cancel(order)
 
+    @contextmanager
+    def _reading(self) -> "Iterator[LoadedModel]":
+        with self._left:
+            if self._model is None:
+                raise NotReadyError("there is no model in memory")
+            model = self._model
+            self._readers += 1
+        try:
+            yield model
+        finally:
+            with self._left:
+                self._readers -= 1
+                self._left.notify_all()
+
     def _free(self) -> None:
-        with self._reading_vocabulary:
+        with self._left:
             model, self._model = self._model, None
+            self._left.wait_for(lambda: not self._readers)
         if model is not None:
             model.free()

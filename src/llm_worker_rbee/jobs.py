@@ -1,7 +1,8 @@
 """The answers in progress: admission before the first byte, frames until the one terminal event, and their end.
 
-A job holds its slot from admission until the engine has let go of it, whoever hangs up in between. On the event loop
-only; nothing here waits for the engine.
+A job holds its slot from admission until the engine has let go of it, whoever hangs up in between. Beyond the slots
+jobs wait in line where that is allowed, first come, first served. On the event loop only; nothing here waits for the
+engine.
 """
 
 import asyncio
@@ -14,12 +15,20 @@ from typing import Any, Protocol
 
 import anyio
 
-from llm_worker_rbee.domain.engine_events import Emitted, EngineEvent, Failed, Finished, Order
-from llm_worker_rbee.domain.sampling_params import sampler_stages
+from llm_worker_rbee.domain.engine_events import (
+    Begun,
+    Emitted,
+    EngineEvent,
+    Failed,
+    Finished,
+    Order,
+    Preempted,
+    Prepared,
+)
 from llm_worker_rbee.metrics import Metrics
 from rbee_shared import sse
 from rbee_shared.contracts.events import token_frame
-from rbee_shared.contracts.tasks import ExecuteRequest
+from rbee_shared.contracts.tasks import StopReason
 from rbee_shared.errors import AllSlotsBusyError, AlreadyExistsError, RbeeError, TaskNotFoundError
 from rbee_shared.narration import Narration, Narrator, correlation_id
 from rbee_shared.units import format_seconds
@@ -50,6 +59,7 @@ class Job:
         self.submitted = False
         self.cancelled = False
         self.ended = False
+        self.last_token_at_s: float | None = None
         self._frames: list[bytes] = []
         self._next_index = 0
         self._counted_at_s = self.received_at_s
@@ -78,12 +88,28 @@ class Job:
         _LOG.warning("job %s failed: %s (%s)", self.job_id, error.message, error.code)
         self.end(sse.encode("error", {"job_id": self.job_id, **error.body()}))
 
+    def resume(self, prepared: Prepared) -> None:
+        """Go on where another worker stopped: with what its reader has not seen, and the next index."""
+        self._next_index = prepared.frames
+        self._count_at_tokens = len(prepared.said) + _FIRST_COUNT_TOKENS
+        for visible in prepared.backlog:
+            self._token_frame(visible.text, visible.ids)
+
     def token(self, event: Emitted) -> None:
-        """Add a token frame, and sparsely a count."""
-        self.append(token_frame(event.text, self._next_index, event.ids))
-        self._next_index += 1
+        """Add a token frame, its probabilities, and sparsely a count."""
+        if event.logprobs:
+            entries = [entry.model_dump() for entry in event.logprobs]
+            told = sse.encode("logprobs", {"i": self._next_index, "tokens": entries})
+            self._token_frame(event.text, event.ids)
+            self.append(told)
+        else:
+            self._token_frame(event.text, event.ids)
         if event.tokens_out >= self._count_at_tokens:
             self._count(event.tokens_out)
+
+    def _token_frame(self, text: str, ids: tuple[int, ...]) -> None:
+        self.append(token_frame(text, self._next_index, ids))
+        self._next_index += 1
 
     async def frames(self, ping_s: float) -> AsyncGenerator[bytes]:
         """The stream's bytes: all frames that are there in one chunk, a comment when there is none for long."""
@@ -115,14 +141,19 @@ class Job:
 
 
 class Jobs:
-    """All answers in progress, at most `slots`."""
+    """All answers in progress, at most `slots`; `line` more may wait for one of them."""
 
-    def __init__(self, engine: Engine, *, slots: int, metrics: Metrics, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, engine: Engine, *, slots: int, line: int = 0, metrics: Metrics, on_change: Callable[[], None]
+    ) -> None:
         self._engine = engine
         self._metrics = metrics
         self._on_change = on_change
         self._by_id: dict[str, Job] = {}
         self._by_key: dict[int, Job] = {}
+        self._line: dict[int, Order] = {}
+        self._places_in_line = line
+        self._in_engine = 0
         self._keys = itertools.count(1)
         self._emptied = anyio.Event()
         self.slots = slots
@@ -130,36 +161,49 @@ class Jobs:
 
     @property
     def busy(self) -> int:
-        return len(self._by_id)
+        """Slots that are taken."""
+        return min(len(self._by_id), self.slots)
+
+    @property
+    def waiting(self) -> int:
+        """Jobs in line for a slot."""
+        return len(self._by_id) - self.busy
 
     def admit(self, job_id: str | None) -> Job:
-        """Take a slot.
+        """Take a slot, or a place in the line.
 
         Raises:
             AlreadyExistsError: an answer of that id is in progress.
-            AllSlotsBusyError: no slot is free.
+            AllSlotsBusyError: neither is free.
         """
         if job_id is not None and job_id in self._by_id:
             raise AlreadyExistsError(f"job {job_id} is in progress", hint="Choose another job_id.")
-        if self.busy >= self.slots:
-            self._metrics.refused += 1
-            raise AllSlotsBusyError(f"all {self.slots} slots are busy", details={"slots_total": self.slots})
+        if len(self._by_id) >= self.slots + self._places_in_line:
+            self._metrics.refused()
+            line = f", and {self._places_in_line} more are waiting" if self._places_in_line else ""
+            raise AllSlotsBusyError(f"all {self.slots} slots are busy{line}", details={"slots_total": self.slots})
         job = Job(job_id or f"job-{secrets.token_hex(8)}", next(self._keys))
         self._by_id[job.job_id] = self._by_key[job.key] = job
         self._changed()
         return job
 
-    def begin(self, job: Job, request: ExecuteRequest, prompt: tuple[int, ...]) -> None:
-        """Hand the job to the engine."""
-        seed = request.seed if request.seed is not None else secrets.randbelow(2**32 - 1)
-        job.prompt_tokens = len(prompt)
+    def begin(self, job: Job, order: Order) -> None:
+        """Hand the job to the engine, or let it wait for a slot."""
+        job.prompt_tokens = len(order.prepared.prompt)
         job.submitted = True
-        self._metrics.requests += 1
-        self._metrics.prompt_tokens += len(prompt)
-        stages = sampler_stages(request, seed)
-        self._engine.submit(Order(job.key, prompt, stages, request.max_tokens, request.stop))
+        self._metrics.begun(job.prompt_tokens)
+        self._line[job.key] = order
+        if self._in_engine >= self.slots:
+            job.tell("waiting", f"waiting for a slot: all {self.slots} are busy", cute="🕒", ahead=len(self._line) - 1)
+        self._fill()
         if job.cancelled:
-            self._engine.cancel(job.key)
+            self._stop(job)
+
+    def _fill(self) -> None:
+        """Those that came first from the line into the engine."""
+        while self._line and self._in_engine < self.slots:
+            self._in_engine += 1
+            self._engine.submit(self._line.pop(next(iter(self._line))))
 
     def cancel(self, job_id: str) -> None:
         """End an answer early; its stream says CANCELLED.
@@ -183,9 +227,9 @@ class Jobs:
 
     def fail_all(self, error: RbeeError) -> None:
         """End every stream with an error; slots are freed when the engine lets go."""
-        for job in self._by_id.values():
+        for job in list(self._by_id.values()):
             if not job.ended:
-                self._metrics.failed += 1
+                self._metrics.failed()
                 job.fail(error)
             self._stop(job)
 
@@ -197,30 +241,50 @@ class Jobs:
     def handle(self, event: EngineEvent) -> None:
         """Take what the engine says of one answer."""
         if isinstance(event, Emitted):
-            if (job := self._by_key.get(event.key)) is not None:
-                job.token(event)
+            self._token(self._by_key[event.key], event)
+        elif isinstance(event, Begun):
+            self._begun(self._by_key[event.key], event)
         elif isinstance(event, Finished):
-            self._finish(self._by_key[event.key], event)
+            job = self._by_key[event.key]
+            self._conclude(job, event)
+            self._leave_engine(job)
         elif isinstance(event, Failed):
             job = self._by_key[event.key]
-            self._metrics.failed += 1
+            self._metrics.failed()
             job.fail(event.error)
-            self._remove(job)
+            self._leave_engine(job)
+        elif isinstance(event, Preempted):
+            self._metrics.preempted()
+            self._by_key[event.key].tell(
+                "preempted", "waiting for room: other answers fill the context", cute="🕒", level="warning"
+            )
 
-    def _finish(self, job: Job, event: Finished) -> None:
+    def _token(self, job: Job, event: Emitted) -> None:
+        now_s = time.monotonic()
+        if job.last_token_at_s is None:
+            self._metrics.first_token(now_s - job.received_at_s)
+        else:
+            self._metrics.token_gap(now_s - job.last_token_at_s)
+        job.last_token_at_s = now_s
+        job.token(event)
+
+    def _begun(self, job: Job, event: Begun) -> None:
+        self._metrics.waited(time.monotonic() - job.received_at_s)
+        cached = event.cached_tokens
+        job.tell(
+            "cache", f"cache: {cached} tokens reused" if cached else "cache: fresh", cute="🧠", cached_tokens=cached
+        )
+
+    def _conclude(self, job: Job, event: Finished) -> None:
         decode_s = event.finished_at_s - (event.prefilled_at_s or event.finished_at_s)
         ttft_s = (event.first_token_at_s or event.finished_at_s) - job.received_at_s
-        self._metrics.tokens_out += event.tokens_out
-        self._metrics.decode_s_sum += decode_s
-        self._metrics.ended[event.stop_reason] += 1
-        if event.first_token_at_s is not None:
-            self._metrics.ttft_s_sum += ttft_s
-            self._metrics.ttft_count += 1
-        per_s = event.tokens_out / decode_s if decode_s > 0 else 0.0
+        made = event.tokens_out - event.began_with
+        self._metrics.ended(event.stop_reason, made, decode_s, event.cached_tokens)
+        per_s = made / decode_s if decode_s > 0 else 0.0
         _LOG.info("job %s: %d tokens, %s", job.job_id, event.tokens_out, event.stop_reason)
         job.tell(
             "complete",
-            f"inference complete: {event.tokens_out} tokens in {format_seconds(decode_s)} ({per_s:.0f} tok/s)",
+            f"inference complete: {made} tokens in {format_seconds(decode_s)} ({per_s:.0f} tok/s)",
             cute="✅",
             tokens_out=event.tokens_out,
         )
@@ -231,7 +295,7 @@ class Jobs:
                     "job_id": job.job_id,
                     "tokens_out": event.tokens_out,
                     "prompt_tokens": job.prompt_tokens,
-                    "cached_tokens": 0,
+                    "cached_tokens": event.cached_tokens,
                     "ttft_ms": round(ttft_s * 1000, 3),
                     "decode_time_ms": round(decode_s * 1000, 3),
                     "tokens_per_s": round(per_s, 1),
@@ -240,12 +304,21 @@ class Jobs:
                 },
             )
         )
-        self._remove(job)
 
     def _stop(self, job: Job) -> None:
+        """The engine ends it; one that is still in line ends here."""
         job.cancelled = True
-        if job.submitted:
+        if job.key in self._line:
+            del self._line[job.key]
+            self._conclude(job, _nothing(job.key))
+            self._remove(job)
+        elif job.submitted:
             self._engine.cancel(job.key)
+
+    def _leave_engine(self, job: Job) -> None:
+        self._in_engine -= 1
+        self._remove(job)
+        self._fill()
 
     def _remove(self, job: Job) -> None:
         self._by_id.pop(job.job_id, None)
@@ -258,3 +331,8 @@ class Jobs:
     def _changed(self) -> None:
         self.last_activity_s = time.time()
         self._on_change()
+
+
+def _nothing(key: int) -> Finished:
+    """The end of an answer that never began."""
+    return Finished(key, StopReason.CANCELLED, None, 0, None, None, time.monotonic())

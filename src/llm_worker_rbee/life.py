@@ -13,13 +13,14 @@ import anyio.abc
 import anyio.lowlevel
 import anyio.to_thread
 
+from llm_worker_rbee.domain.context_size import default_slots
 from llm_worker_rbee.domain.engine_events import EngineEvent, ModelFacts
-from llm_worker_rbee.engine.request import LoadRequest
 from llm_worker_rbee.engine_thread import EngineThread
 from llm_worker_rbee.hive_client import HiveClient
 from llm_worker_rbee.jobs import Jobs
 from llm_worker_rbee.load_state import LoadState
 from llm_worker_rbee.metrics import Metrics
+from llm_worker_rbee.model_file import ModelFile
 from llm_worker_rbee.services import Identity, Services
 from llm_worker_rbee.settings import WorkerSettings
 from llm_worker_rbee.stall import watch_engine
@@ -73,9 +74,7 @@ class _Worker:
         self._settings = settings
         self._url = url
         self._say = Narrator("llm-worker", daemon.hub.publish)
-        engine = EngineThread(
-            LoadRequest(settings.model, settings.n_ctx, settings.slots), settings.backend, settings.device
-        )
+        engine = EngineThread(settings.load_request, settings.backend, settings.device)
         metrics = Metrics()
         self._changed: Callable[[], None] = lambda: None
         self.services = Services(
@@ -85,9 +84,16 @@ class _Worker:
                 instance=daemon.instance,
                 api_key=daemon.handshake.api_key if daemon.handshake is not None else None,
             ),
+            file=ModelFile(settings.model),
             engine=engine,
             load=LoadState(_size_bytes(settings)),
-            jobs=Jobs(engine, slots=settings.slots, metrics=metrics, on_change=self._state_changed),
+            jobs=Jobs(
+                engine,
+                slots=settings.slots or default_slots(settings.backend),
+                line=settings.queue,
+                metrics=metrics,
+                on_change=self._state_changed,
+            ),
             metrics=metrics,
             stopping=daemon.stopping,
             clocks=daemon.clocks,
@@ -147,12 +153,15 @@ class _Worker:
         model = await load.wait_loaded()
         took = format_seconds(anyio.current_time() - began_s)
         say.tell("loaded", f"model loaded, {format_bytes(model.size_bytes)}", cute="✅", **_facts(model), took=took)
-        if model.n_ctx > model.n_ctx_train:
+        if self._settings.n_ctx is not None and model.n_ctx > model.n_ctx_train * model.slots:
             say.tell(
                 "context",
-                f"the context of {model.n_ctx} tokens is longer than the {model.n_ctx_train} the model was trained for",
+                f"more context than can be used: the model was trained for answers of {model.n_ctx_train} tokens, and "
+                f"{model.slots} slots share {model.n_ctx}",
                 level="warning",
             )
+        if model.template_fault is not None:
+            say.tell("template", f"{model.template_fault}; only raw prompts work", cute="⚠️", level="warning")
         self._say.tell("ready", "reporting ready", cute="🐝")
         self._changed()
 
@@ -185,6 +194,7 @@ class _Worker:
             rss_bytes=services.rss_bytes(),
             last_activity=services.jobs.last_activity_s,
             narrated=self._daemon.hub.said,
+            memory=services.load.model.memory if services.load.model is not None else None,
             load_done=services.load.per_mille if loading else None,
         )
 
@@ -199,6 +209,7 @@ class _Worker:
             backend=services.load.device.backend,
             device=services.load.device.id,
             narrated=self._daemon.hub.said,
+            memory=services.load.model.memory,
         )
 
     async def _shut_down(self) -> None:
@@ -229,6 +240,9 @@ def _facts(model: ModelFacts) -> dict[str, Any]:
         "size_bytes": model.size_bytes,
         "parameters": model.n_params,
         "n_ctx": model.n_ctx,
+        "n_ctx_answer": model.n_ctx_answer,
+        "slots": model.slots,
+        "memory": model.memory.model_dump(),
         "threads": model.threads,
         "chat_template": model.has_template,
     }

@@ -17,6 +17,7 @@ from rbee_shared import sse
 from rbee_shared.errors import RbeeError
 
 _PER_MILLE = 1000
+_FRAME_EVERY_S = 0.1  # the engine tells of every tensor: up to thousands a second
 
 
 class LoadState:
@@ -25,6 +26,7 @@ class LoadState:
     def __init__(self, total_bytes: int) -> None:
         self._total_bytes = total_bytes
         self._changed = anyio.Event()
+        self._over = anyio.Event()
         self.per_mille = 0
         self.device: Device | None = None
         self.model: ModelFacts | None = None
@@ -36,11 +38,13 @@ class LoadState:
             case DeviceReady(device):
                 self.device = device
             case LoadProgress(per_mille):
-                self.per_mille = per_mille
+                self.per_mille = max(self.per_mille, per_mille)
             case Loaded(model):
                 self.per_mille, self.model = _PER_MILLE, model
+                self._over.set()
             case EngineFailed(error):
                 self.failure = error
+                self._over.set()
             case _:
                 return False
         self._changed.set()
@@ -74,15 +78,16 @@ class LoadState:
         return self.failure
 
     async def follow(self, ping_s: float) -> AsyncGenerator[bytes]:
-        """The `progress` events of the load from now to its `end` or `error`."""
-        while self.model is None and self.failure is None:
+        """The `progress` events of the load from now to its `end` or `error`: as it changes, at most ten a second."""
+        while not self._over.is_set():
+            changed = self._changed
             yield self._progress()
-            changed, told = self._changed, False
-            while not told:
+            with anyio.move_on_after(_FRAME_EVERY_S):
+                await self._over.wait()
+            while not changed.is_set():
                 with anyio.move_on_after(ping_s):
                     await changed.wait()
-                    told = True
-                if not told:
+                if not changed.is_set():
                     yield sse.PING
         if self.failure is not None:
             yield sse.encode("error", self.failure.body()) + sse.DONE

@@ -5,15 +5,17 @@ from dataclasses import dataclass, field
 import anyio.to_thread
 import psutil
 
+from llm_worker_rbee.domain.engine_events import Prepared
 from llm_worker_rbee.engine_thread import EngineThread
 from llm_worker_rbee.jobs import Job, Jobs
 from llm_worker_rbee.load_state import LoadState
-from llm_worker_rbee.metrics import Metrics
+from llm_worker_rbee.metrics import Gauges, Metrics
+from llm_worker_rbee.model_file import ModelFile
 from rbee_shared.clocks import Clocks
 from rbee_shared.contracts.tasks import ExecuteRequest
 from rbee_shared.contracts.workers import WorkerState
 from rbee_shared.daemon import Stopping
-from rbee_shared.errors import ContextOverflowError, NotReadyError, NotSupportedError, ShuttingDownError
+from rbee_shared.errors import ModelMismatchError, NotReadyError, NotSupportedError, ShuttingDownError
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Services:
     """One per process, on `app.state.services`."""
 
     identity: Identity
+    file: ModelFile
     engine: EngineThread
     load: LoadState
     jobs: Jobs
@@ -52,10 +55,8 @@ class Services:
 
     @property
     def vram_bytes(self) -> int:
-        """Memory of a graphics device that the weights take; 0 on the processor."""
-        if self.load.device is None or self.load.device.backend == "cpu" or self.load.model is None:
-            return 0
-        return self.load.model.size_bytes
+        """Memory of a graphics device that the model takes; 0 on the processor."""
+        return self.load.model.device_bytes if self.load.model is not None else 0
 
     def admit(self, request: ExecuteRequest) -> Job:
         """Take a slot for `request`, before anything is computed for it.
@@ -73,22 +74,34 @@ class Services:
             raise NotReadyError("the model is still loading", details={"progress_url": "/v1/loading/progress"})
         return self.jobs.admit(request.job_id)
 
-    async def begin(self, job: Job, request: ExecuteRequest) -> None:
-        """Tokenize, and hand the job to the engine.
+    async def begin(self, job: Job, request: ExecuteRequest) -> Prepared:
+        """Make the engine's order of a request, and hand the job over.
 
         Raises:
-            ContextOverflowError: the prompt alone is longer than the context.
-            InvalidRequestError: its messages cannot be put into the model's form.
+            ModelMismatchError: the answer to go on with was begun with another file.
+            ContextOverflowError, InvalidRequestError: see `engine.preparing`.
         """
-        assert self.load.model is not None
-        tokens = await anyio.to_thread.run_sync(self.engine.tokenize, request)
-        n_ctx = self.load.model.n_ctx
-        if len(tokens) > n_ctx:
-            raise ContextOverflowError(
-                f"the prompt has {len(tokens)} tokens, the context holds {n_ctx}",
-                details={"prompt_tokens": len(tokens), "n_ctx": n_ctx},
-            )
-        self.jobs.begin(job, request, tokens)
+        if request.resume is not None and request.resume.sha256 is not None:
+            sha256 = await anyio.to_thread.run_sync(self.file.sha256)
+            if sha256 != request.resume.sha256:
+                details = {"sha256": sha256, "begun_with": request.resume.sha256}
+                raise ModelMismatchError("the answer was begun with another model file", details=details)
+        order = await anyio.to_thread.run_sync(self.engine.prepare, request, job.key)
+        self.jobs.begin(job, order)
+        return order.prepared
+
+    def gauges(self) -> Gauges:
+        model = self.load.model
+        return Gauges(
+            slots=self.jobs.slots,
+            slots_busy=self.jobs.busy,
+            waiting=self.jobs.waiting,
+            kv_cells=model.n_ctx if model is not None else 0,
+            kv_cells_used=self.engine.kv_cells_used,
+            engine_steps=self.engine.steps,
+            resident_memory_bytes=self.rss_bytes(),
+            memory=model.memory if model is not None else None,
+        )
 
     def rss_bytes(self) -> int:
         return int(psutil.Process().memory_info().rss)

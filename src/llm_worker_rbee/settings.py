@@ -1,11 +1,12 @@
 """Every knob of a worker, once, typed, with its unit."""
 
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from llm_worker_rbee.engine.request import FlashAttention, KvType, LoadRequest
 from rbee_shared.contracts.tasks import Backend
 from rbee_shared.settings import DaemonSettings
 
@@ -25,8 +26,25 @@ class WorkerSettings(DaemonSettings):
     port: int = Field(default=8001, ge=0, le=65_535, description="First port to try; 0 lets the system choose.")
     hive_url: str | None = None
     worker_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._:-]{1,128}$")
-    slots: int = Field(default=1, ge=1, le=256, description="Answers that are generated at a time.")
-    n_ctx: int | None = Field(default=None, ge=1, le=1_048_576, description="Context in tokens; default: the model's.")
+    slots: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="Answers that are generated at a time; default: 4 on a processor, else 16.",
+    )
+    n_ctx: int | None = Field(
+        default=None, ge=1, le=16_777_216, description="Context in tokens, for all slots; default: by model and memory."
+    )
+    kv: Literal["unified", "split"] = Field(
+        default="unified", description="One cache that all slots share, or an equal part for each."
+    )
+    kv_type: KvType = Field(default="f16", description="Number format of the cache; smaller than f16 loses a little.")
+    flash_attn: FlashAttention = Field(default="auto", description="auto: where the backend can.")
+    threads: int | None = Field(default=None, ge=1, le=1024, description="Default: physical cores that are ours.")
+    prefill_chunk: int | None = Field(
+        default=None, ge=1, le=512, description="Prompt tokens of a step, always; default: adapts to the speed."
+    )
+    queue: int = Field(default=0, ge=0, le=100_000, description="Requests that may wait for a slot; local mode only.")
     local_mode: bool = Field(default=False, description="Serve alone: loopback only, no hive, no key.")
 
     @model_validator(mode="after")
@@ -35,6 +53,31 @@ class WorkerSettings(DaemonSettings):
             raise ValueError("local_mode has no hive: leave --hive-url out")
         return self
 
+    @model_validator(mode="after")
+    def _no_line_in_a_cluster(self) -> Self:
+        if self.queue and not self.local_mode:
+            raise ValueError("queue goes with local_mode: in a cluster the queen has the line")
+        return self
+
+    @model_validator(mode="after")
+    def _room_for_every_slot(self) -> Self:
+        if self.slots is not None and self.n_ctx is not None and self.n_ctx < self.slots:
+            raise ValueError(f"n_ctx is the context of all slots: {self.n_ctx} tokens are too few for {self.slots}")
+        return self
+
     @property
     def reference(self) -> str:
         return self.model_ref or f"file:{self.model.absolute()}"
+
+    @property
+    def load_request(self) -> LoadRequest:
+        return LoadRequest(
+            path=self.model,
+            n_ctx=self.n_ctx,
+            slots=self.slots,
+            is_unified=self.kv == "unified",
+            kv_type=self.kv_type,
+            flash_attention=self.flash_attn,
+            threads=self.threads,
+            prefill_chunk=self.prefill_chunk,
+        )

@@ -128,6 +128,7 @@ class QueenLink:
             backend=record.backend,
             device=record.device,
             narrated=self._daemon.hub.said,
+            memory=record.memory,
         )
         for _ in range(_READY_TRIES):
             try:

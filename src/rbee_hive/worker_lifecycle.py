@@ -20,13 +20,8 @@ from rbee_hive.memory_proof import StopReport, proof
 from rbee_hive.worker_order import WorkerOrder
 from rbee_shared.child import Child, Command, running
 from rbee_shared.clocks import Clocks
-from rbee_shared.contracts.workers import WorkerHeartbeat, WorkerRecord, WorkerState
-from rbee_shared.errors import (
-    LoadingTimeoutError,
-    NoCapacityError,
-    RbeeError,
-    WorkerCrashedError,
-)
+from rbee_shared.contracts.workers import MemoryParts, WorkerHeartbeat, WorkerRecord, WorkerState
+from rbee_shared.errors import LoadingTimeoutError, NoCapacityError, RbeeError, WorkerCrashedError
 from rbee_shared.handshake import Handshake
 from rbee_shared.http_client import call
 from rbee_shared.narration import Narration, Narrator, correlation_id
@@ -76,6 +71,7 @@ class Worker:
         self._missed = 0
         self._slots_total, self._slots_busy = order.slots or 1, 0
         self._memory_bytes: int | None = None
+        self._memory: MemoryParts | None = None
 
     @property
     def url(self) -> str | None:
@@ -103,6 +99,7 @@ class Worker:
             slots_total=self._slots_total,
             slots_busy=self._slots_busy,
             memory_bytes=self._memory_bytes,
+            memory=self._memory,
             api_key=self.order.api_key,
             error=self.error.body() if self.error else None,
         )
@@ -161,8 +158,9 @@ class Worker:
         if beat.load_done is not None and beat.load_done != self._load_done:
             self._load_done, self._progress_at_s = beat.load_done, self._heard_at_s
         self._slots_total, self._memory_bytes = beat.slots_total, beat.rss_bytes or self._memory_bytes
+        self._memory = beat.memory or self._memory
         if beat.state in SERVING and self.state in {WorkerState.STARTING, WorkerState.LOADING}:
-            await self.ready(beat.narrated)
+            await self.ready(beat.narrated, beat.memory)
         if beat.last_activity is not None:
             self._last_activity_unix = max(self._last_activity_unix, beat.last_activity)
         busy = max(beat.slots_busy, int(beat.state is WorkerState.BUSY))
@@ -174,9 +172,9 @@ class Worker:
             self._slots_busy = busy
             self._around.changed(self)
 
-    async def ready(self, narrated: int) -> None:
+    async def ready(self, narrated: int, memory: MemoryParts | None) -> None:
         """The worker says it has decoded a token: hear what it said before, ask it once, then believe it."""
-        child = self._child
+        child, self._memory = self._child, memory or self._memory
         if child is None or self.state not in {WorkerState.STARTING, WorkerState.LOADING}:
             return
         await child.wait_heard(narrated, _HEAR_S)

@@ -1,24 +1,97 @@
-"""Which tokens of which sequences go into the next decode step.
+"""Which tokens of which sequences go into the next decode step, and who gives way when the cache is full.
 
 Pure. Every sequence that generates gets its one token first, so that a long prompt delays nobody; prompts share what
-is left of the batch, in chunks. Ordered by sequence id: llama.cpp is slow on shuffled ids.
+is left of the batch in chunks, in the order in which they came. A prompt begins only when all of it fits, so that two
+of them never hold half the cache each. When those that generate cannot go on, the youngest sequence gives its cells
+back and waits; it is computed again later, without choosing any of its tokens anew.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-PREFILL_CHUNK_TOKENS = 512
+BATCH_TOKENS = 512
+"""Most tokens of one step: more make no prompt faster, and hold everybody else up."""
+
+GROWTH_TOKENS = 32
+"""Room for each running sequence without which nobody joins: who joins a full cache is thrown out a step later."""
 
 
-def plan(waiting: Iterable[tuple[int, int]], *, chunk_tokens: int = PREFILL_CHUNK_TOKENS) -> list[tuple[int, int]]:
-    """From (sequence id, tokens not yet decoded) to (sequence id, tokens to decode now), both ordered by id."""
-    ordered = sorted(waiting)
-    room = chunk_tokens - sum(1 for _, tokens in ordered if tokens == 1)
-    step = []
-    for seq_id, tokens in ordered:
-        if tokens == 1:
-            step.append((seq_id, 1))
-        elif room > 0 and tokens:
-            taken = min(tokens, room)
-            room -= taken
-            step.append((seq_id, taken))
-    return step
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A sequence that is not complete. `age`: smaller came earlier. `held`, `pending`: tokens in the cache, and not."""
+
+    key: int
+    age: int
+    held: int
+    pending: int
+
+    @property
+    def generates(self) -> bool:
+        return self.pending == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Decode these tokens: (key, number of its next tokens)."""
+
+    parts: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Preempt:
+    """This sequence gives its cells back and waits; then plan again."""
+
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overflow:
+    """This sequence is alone and still has no room: its context is full."""
+
+    key: int
+
+
+def plan(running: Iterable[Running], *, room: int, chunk_tokens: int) -> Step | Preempt | Overflow:
+    """The next step of `running`, of which there is at least one.
+
+    Args:
+        running: every sequence that is not complete.
+        room: free cells of the cache.
+        chunk_tokens: most tokens of prompts in this step; at least 1.
+    """
+    ordered = sorted(running, key=lambda one: one.age)
+    generating = [one for one in ordered if one.generates]
+    if len(generating) <= room:
+        budget = min(chunk_tokens, BATCH_TOKENS - len(generating))
+        prompts = _prefill(ordered, room=room - len(generating), budget=budget)
+        if parts := [*((one.key, 1) for one in generating), *prompts]:
+            return Step(tuple(parts))
+    return _make_room(ordered)
+
+
+def _prefill(ordered: Sequence[Running], *, room: int, budget: int) -> list[tuple[int, int]]:
+    """Chunks of prompts, oldest first. A prompt that has begun has the rest of it reserved."""
+    holders = sum(1 for one in ordered if one.held)
+    parts = []
+    may_begin = True
+    for one in ordered:
+        if one.generates:
+            continue
+        if not one.held:
+            growth = GROWTH_TOKENS * (holders + 1) if holders else 0
+            may_begin = may_begin and one.pending + growth <= room
+            if not may_begin:
+                continue
+            holders += 1
+        if (taken := min(one.pending, budget, room)) > 0:
+            parts.append((one.key, taken))
+            budget -= taken
+        room = max(0, room - one.pending)
+    return parts
+
+
+def _make_room(ordered: Sequence[Running]) -> Preempt | Overflow:
+    holders = [one for one in ordered if one.held]
+    if len(holders) > 1:
+        return Preempt(holders[-1].key)
+    return Overflow((holders or ordered)[0].key)

@@ -1,13 +1,19 @@
-"""Which device a backend's number means, asked of the library that is really loaded: never a silent fall-back."""
+"""Which device a backend's number means, asked of the library that is really loaded: never a silent fall-back.
+
+That the model then really went there is proven after the load, by `domain.backend_proof`.
+"""
 
 import ctypes
 from typing import Any
 
 from llm_worker_rbee.domain.engine_events import Device
+from llm_worker_rbee.engine.main_memory import free_main_memory_bytes
 from rbee_shared.errors import BackendUnavailableError
 
-# as ggml's registries call themselves; Metal's has had two names
-_REGISTRY_NAMES = {"cpu": (b"CPU",), "cuda": (b"CUDA",), "metal": (b"MTL", b"Metal"), "vulkan": (b"Vulkan",)}
+_REGISTRY_NAMES = {"cpu": b"CPU", "cuda": b"CUDA", "metal": b"MTL", "vulkan": b"Vulkan"}  # as ggml calls them
+_CPU_TYPE, _GPU_TYPES = 0, frozenset({1, 2})  # GGML_BACKEND_DEVICE_TYPE_: CPU; GPU, IGPU
+
+_SIZE = ctypes.POINTER(ctypes.c_size_t)
 
 
 class Devices:
@@ -21,39 +27,63 @@ class Devices:
             ("ggml_backend_reg_dev_count", [ctypes.c_void_p], ctypes.c_size_t),
             ("ggml_backend_reg_dev_get", [ctypes.c_void_p, ctypes.c_size_t], ctypes.c_void_p),
             ("ggml_backend_dev_description", [ctypes.c_void_p], ctypes.c_char_p),
+            ("ggml_backend_dev_type", [ctypes.c_void_p], ctypes.c_int),
+            ("ggml_backend_dev_memory", [ctypes.c_void_p, _SIZE, _SIZE], None),
         ):
             function = getattr(ggml, name)
             function.argtypes, function.restype = arguments, result
 
-    def choose(self, backend: str, device: str) -> tuple[Device, int]:
-        """The device, and its handle for llama.cpp.
+    def choose(self, backend: str, device: str) -> Device:
+        """The device that is meant.
 
         Raises:
             BackendUnavailableError: this build has no such backend, or that backend no such device.
         """
-        registries = map(self._ggml.ggml_backend_reg_by_name, _REGISTRY_NAMES[backend])
-        registry = next(filter(None, registries), None)
-        usable = registry and (backend == "cpu" or self._bindings.llama_supports_gpu_offload())
-        if not usable:
+        handles = self._handles(backend)
+        index = _index(backend, device)
+        if index is None or index >= len(handles):
+            there = ", ".join(_id(backend, number) for number in range(len(handles)))
+            raise BackendUnavailableError(
+                f"backend {backend} has no device {device} on this machine (there: {there or 'none'})",
+                hint="Choose a device that is there, or --backend cpu.",
+            )
+        handle = handles[index]
+        if self._ggml.ggml_backend_dev_type(handle) not in ({_CPU_TYPE} if backend == "cpu" else _GPU_TYPES):
+            raise BackendUnavailableError(f"{_id(backend, index)} is no graphics device", hint="Choose another one.")
+        description = self._ggml.ggml_backend_dev_description(handle).decode(errors="replace")
+        return Device(id=_id(backend, index), backend=backend, index=index, description=description)
+
+    def handle(self, device: Device) -> int | None:
+        """What llama.cpp is to put the model on; None for the processor, which it always has."""
+        return None if device.backend == "cpu" else self._handles(device.backend)[device.index]
+
+    def free_bytes(self, device: Device) -> int:
+        """Memory of the device that is free now."""
+        if (handle := self.handle(device)) is None:
+            return free_main_memory_bytes()  # ggml calls all memory of a processor free
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        self._ggml.ggml_backend_dev_memory(handle, ctypes.byref(free), ctypes.byref(total))
+        return free.value if total.value else free_main_memory_bytes()  # a device without memory of its own
+
+    def _handles(self, backend: str) -> list[int]:
+        registry = self._ggml.ggml_backend_reg_by_name(_REGISTRY_NAMES[backend])
+        if not registry:
             raise BackendUnavailableError(
                 f"this worker build of llama.cpp has no {backend} backend",
                 hint=f"Start it with a build that has {backend}, or choose --backend cpu.",
             )
         count = self._ggml.ggml_backend_reg_dev_count(registry)
-        index = _index(backend, device)
-        if index is None or index >= count:
-            there = ", ".join(f"{backend}:{number}" for number in range(count)) if backend != "cpu" else "cpu"
-            raise BackendUnavailableError(
-                f"backend {backend} has no device {device} on this machine (there: {there or 'none'})"
-            )
-        handle = self._ggml.ggml_backend_reg_dev_get(registry, index)
-        description = self._ggml.ggml_backend_dev_description(handle).decode(errors="replace")
-        name = "cpu" if backend == "cpu" else f"{backend}:{index}"
-        return Device(id=name, backend=backend, index=index, description=description), handle
+        if backend != "cpu" and count and not self._bindings.llama_supports_gpu_offload():
+            raise BackendUnavailableError(f"llama.cpp does not offload to {backend} in this build")
+        return [self._ggml.ggml_backend_reg_dev_get(registry, number) for number in range(count)]
+
+
+def _id(backend: str, index: int) -> str:
+    return "cpu" if backend == "cpu" else f"{backend}:{index}"
 
 
 def _index(backend: str, device: str) -> int | None:
-    """`0`, `cuda:0` and (for the processor) `cpu` are spellings of the first device."""
+    """`1` and `cuda:1` are spellings of one device; the processor's only one is also called `cpu`."""
     number = device.removeprefix(f"{backend}:")
     if backend == "cpu" and number == "cpu":
         return 0

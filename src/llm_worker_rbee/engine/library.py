@@ -1,7 +1,7 @@
 """The bindings of llama.cpp, and what llama.cpp says while it works.
 
-llama.cpp writes to no descriptor of ours: its lines go to our log (DEBUG), and its last warnings and errors are kept
-for the message of a failed load.
+llama.cpp writes to no descriptor of ours: its lines go to our log (DEBUG), its last errors are kept for the message of
+a failed load, and what it tells from `begin_load` to `end_load` is the report of that load.
 """
 
 import importlib.util
@@ -11,13 +11,14 @@ import sys
 from collections import deque
 from typing import Any
 
+from llm_worker_rbee.domain.load_log import LoadReport, LogLines, read_load_log
 from rbee_shared.errors import BackendUnavailableError
 from rbee_shared.redaction import printable_line
 
 _LOG = logging.getLogger("rbee.llama")
-_KEPT_LINES = 20
-_WARNING, _ERROR = 3, 4
-_CONTINUED = 5
+_KEPT_ERRORS = 20
+_KEPT_LOAD_LINES = 1000  # the buffers stand among the last hundred
+_DEBUG, _INFO, _WARNING, _ERROR, _CONTINUED = range(1, 6)
 
 
 def load_bindings() -> Any:
@@ -56,29 +57,63 @@ def load_ggml() -> Any:
 
 
 class NativeLog:
-    """Receives llama.cpp's log for the life of the process."""
+    """Receives llama.cpp's log for the life of the process. Between loads it looks at warnings and errors only."""
 
     def __init__(self, bindings: Any) -> None:
-        self._tail: deque[str] = deque(maxlen=_KEPT_LINES)
-        self._verbose = _LOG.isEnabledFor(logging.DEBUG)
+        self._errors: deque[str] = deque(maxlen=_KEPT_ERRORS)
+        self._told: deque[str] = deque(maxlen=_KEPT_LOAD_LINES)
+        self._usual_level = _DEBUG if _LOG.isEnabledFor(logging.DEBUG) else _WARNING
+        self._heard_from = self._usual_level
+        self._loading = False
+        self._lines = LogLines()
         self._level = 0
         # kept: llama.cpp calls it for ever, and a collected callback is a segmentation fault
         self._callback = bindings.llama_log_callback(self._hear)
         bindings.llama_log_set(self._callback, None)
 
+    def begin_load(self) -> None:
+        """Keep what is told from here on, for `end_load`."""
+        self._told.clear()
+        self._errors.clear()
+        self._loading = True
+        self._heard_from = min(self._usual_level, _INFO)
+
+    def end_load(self) -> LoadReport:
+        """What was loaded since `begin_load`, and where to."""
+        self._drain()
+        self._loading = False
+        self._heard_from = self._usual_level
+        report = read_load_log(self._told)
+        self._told.clear()
+        return report
+
     def why(self) -> str:
         """The last thing that went wrong, in llama.cpp's words."""
-        errors = [line.partition(": ")[2] or line for line in self._tail]
+        self._drain()
+        errors = [line.partition(": ")[2] or line for line in self._errors]
         return errors[0] if errors else "llama.cpp gave no reason"
 
     def forget(self) -> None:
-        """What was said so far explains nothing that comes."""
-        self._tail.clear()
+        """What went wrong so far explains nothing that comes."""
+        self._errors.clear()
 
     def _hear(self, level: int, text: bytes | None, _: object) -> None:
-        self._level = level if level != _CONTINUED else self._level
-        if self._level >= _WARNING or self._verbose:
-            line = printable_line((text or b"").decode(errors="replace")).strip()
-            if self._level == _ERROR and line:
-                self._tail.append(line)
-            _LOG.log(logging.WARNING if self._level == _ERROR else logging.DEBUG, "%s", line)
+        if level != _CONTINUED:
+            self._level = level
+        if self._level >= self._heard_from:
+            for line_level, line in self._lines.feed(level, (text or b"").decode(errors="replace")):
+                self._take(line_level, line)
+
+    def _drain(self) -> None:
+        for level, line in self._lines.rest():
+            self._take(level, line)
+
+    def _take(self, level: int, text: str) -> None:
+        line = printable_line(text).strip()
+        if not line:
+            return
+        if level == _ERROR:
+            self._errors.append(line)
+        if self._loading:
+            self._told.append(line)
+        _LOG.log(logging.WARNING if level == _ERROR else logging.DEBUG, "%s", line)

@@ -5,9 +5,10 @@
 
 import ctypes
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
-from llm_worker_rbee.domain.batch_plan import PREFILL_CHUNK_TOKENS
+from llm_worker_rbee.domain.batch_plan import BATCH_TOKENS
 from llm_worker_rbee.domain.prompt_pieces import Piece
 from rbee_shared.errors import InternalError
 
@@ -22,7 +23,6 @@ class Vocabulary:
         self._c = bindings
         self._vocab = bindings.llama_model_get_vocab(model)
         self.size = int(bindings.llama_vocab_n_tokens(self._vocab))
-        self._buffer = ctypes.create_string_buffer(_PIECE_BYTES)
         self._pieces: dict[int, bytes | None] = {}
         self.bos = self._text(bindings.llama_vocab_bos(self._vocab))
         self.eos = self._text(bindings.llama_vocab_eos(self._vocab))
@@ -30,7 +30,7 @@ class Vocabulary:
         self.adds_bos = bool(bindings.llama_vocab_get_add_bos(self._vocab))
 
     def piece(self, token: int) -> bytes | None:
-        """The bytes of `token`: empty for a control token, None for one that ends the answer."""
+        """The bytes of `token`: empty for a control token, None for one that ends the answer. Thread-safe."""
         try:
             return self._pieces[token]
         except KeyError:
@@ -48,6 +48,11 @@ class Vocabulary:
             raise InternalError(f"llama.cpp wants room for {-count} tokens of {len(data)} bytes")
         return [int(token) for token in tokens[:count]]
 
+    @cached_property
+    def ends(self) -> list[int]:
+        """The tokens that end an answer."""
+        return [token for token in range(self.size) if self._c.llama_vocab_is_eog(self._vocab, token)]
+
     def control_texts(self) -> list[str]:
         """The texts that are control tokens when a prompt is parsed with them."""
         control = self._c.LLAMA_TOKEN_ATTR_CONTROL | self._c.LLAMA_TOKEN_ATTR_UNKNOWN
@@ -60,23 +65,30 @@ class Vocabulary:
         return bytes(self._c.llama_vocab_get_text(self._vocab, token) or b"").decode(errors="replace")
 
     def _render(self, token: int, *, special: bool) -> bytes:
-        size = self._c.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, special)
+        buffer = ctypes.create_string_buffer(_PIECE_BYTES)
+        size = self._c.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
         if size < 0:  # the buffer is too small: llama.cpp says by how much
-            self._buffer = ctypes.create_string_buffer(-size)
-            size = self._c.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, special)
-        return self._buffer.raw[: max(0, size)]
+            buffer = ctypes.create_string_buffer(-size)
+            size = self._c.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
+        return buffer.raw[: max(0, size)]
 
 
 class LlamaContext:
     """Decodes batches of tokens of any sequences; a row with logits can be sampled until the next decode."""
 
-    def __init__(self, bindings: Any, context: int, *, n_seq_max: int) -> None:
+    def __init__(self, bindings: Any, context: int, *, n_seq_max: int, is_unified: bool, is_recurrent: bool) -> None:
         self._c = bindings
         self._context = context
         self._memory = bindings.llama_get_memory(context)
-        self.n_ctx = int(bindings.llama_n_ctx_seq(context))
+        self.n_ctx = int(bindings.llama_n_ctx(context))
+        self.n_ctx_seq = int(bindings.llama_n_ctx_seq(context))
         self.n_seq_max = n_seq_max
-        self._batch = bindings.llama_batch_init(PREFILL_CHUNK_TOKENS, 0, 1)
+        self.is_unified = is_unified
+        self.can_trim = not is_recurrent
+        self.can_share = is_unified and not is_recurrent
+        self._batch = bindings.llama_batch_init(BATCH_TOKENS, 0, 1)
+        for row in range(BATCH_TOKENS):
+            self._batch.n_seq_id[row] = 1
         self._rows_with_logits: set[int] = set()
 
     def clear_batch(self) -> None:
@@ -87,23 +99,21 @@ class LlamaContext:
     def add(self, tokens: Sequence[int], position: int, seq_id: int, *, sample: bool) -> int:
         """Put `tokens` of one sequence into the batch. Returns the row of the last one, sampled from if `sample`."""
         batch = self._batch
-        row = batch.n_tokens
-        if row + len(tokens) > PREFILL_CHUNK_TOKENS or position + len(tokens) > self.n_ctx:  # it would abort
+        row = begin = batch.n_tokens
+        end = begin + len(tokens)
+        if end > BATCH_TOKENS or position + len(tokens) > self.n_ctx_seq:  # it would abort
             raise InternalError(f"{len(tokens)} tokens at {position} do not fit into batch or context")
-        for token in tokens:
-            batch.token[row] = token
-            batch.pos[row] = position
-            batch.n_seq_id[row] = 1
-            batch.seq_id[row][0] = seq_id
-            batch.logits[row] = 0
-            row += 1
-            position += 1
-        last = int(row) - 1
+        ids, positions, sequences, logits = batch.token, batch.pos, batch.seq_id, batch.logits
+        for row, token in enumerate(tokens, begin):
+            ids[row] = token
+            positions[row] = position + row - begin
+            sequences[row][0] = seq_id
+            logits[row] = 0
         if sample:
-            batch.logits[last] = 1
-            self._rows_with_logits.add(last)
-        batch.n_tokens = row
-        return last
+            logits[row] = 1
+            self._rows_with_logits.add(row)
+        batch.n_tokens = end
+        return int(row)
 
     def decode(self) -> bool:
         """Run the batch; False when the cache has no room for it.
@@ -116,15 +126,27 @@ class LlamaContext:
             raise InternalError(f"llama_decode failed with {result}")
         return bool(result == 0)
 
-    def has_logits(self, row: int) -> bool:
-        """Whether the last decode left a distribution for `row`; sampling without one aborts the process."""
-        return bool(self._c.llama_get_logits_ith(self._context, row))
+    def logits(self, row: int) -> Any:
+        """The distribution after `row` of the batch, a pointer to as many floats as there are tokens; null for none."""
+        self._require_logits(row)
+        return self._c.llama_get_logits_ith(self._context, row)
 
     def sample(self, sampler: Any, row: int) -> int:
         """Choose the token that follows `row` of the batch, and tell the sampler."""
-        if row not in self._rows_with_logits:  # llama.cpp would abort the process
-            raise InternalError(f"row {row} of the batch has no logits")
+        self._require_logits(row)
         return int(self._c.llama_sampler_sample(sampler, self._context, row))
+
+    def share(self, source: int, seq_id: int, tokens: int) -> None:
+        """Let `seq_id`, which has none, begin with the first `tokens` of `source`; both use the same cells."""
+        assert self.can_share, "llama.cpp would abort the process"
+        self._c.llama_memory_seq_cp(self._memory, source, seq_id, 0, tokens)
+
+    def keep(self, seq_id: int, tokens: int) -> bool:
+        """Forget all but the first `tokens` of a sequence; False, and all is forgotten, where the model cannot."""
+        if self._c.llama_memory_seq_rm(self._memory, seq_id, tokens, -1):
+            return True
+        self.forget(seq_id)
+        return False
 
     def forget(self, seq_id: int) -> None:
         """Free what the cache holds of a sequence."""
@@ -133,3 +155,7 @@ class LlamaContext:
     def free(self) -> None:
         self._c.llama_batch_free(self._batch)
         self._c.llama_free(self._context)
+
+    def _require_logits(self, row: int) -> None:
+        if row not in self._rows_with_logits:  # llama.cpp would abort the process
+            raise InternalError(f"row {row} of the batch has no logits")

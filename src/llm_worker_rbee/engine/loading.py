@@ -5,22 +5,28 @@ A damaged file can also abort the process inside llama.cpp: that is why a worker
 
 import ctypes
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from llm_worker_rbee.domain.backend_proof import why_not_used
+from llm_worker_rbee.domain.batch_plan import BATCH_TOKENS
+from llm_worker_rbee.domain.context_size import default_n_ctx, default_slots, n_ctx_of_an_answer
 from llm_worker_rbee.domain.engine_events import Device, ModelFacts
 from llm_worker_rbee.domain.sampling_params import Stage
 from llm_worker_rbee.engine.chat import ChatTemplate
+from llm_worker_rbee.engine.devices import Devices
+from llm_worker_rbee.engine.grammar import Grammars
 from llm_worker_rbee.engine.library import NativeLog
 from llm_worker_rbee.engine.llama import LlamaContext, Vocabulary
-from llm_worker_rbee.engine.request import DEFAULT_N_CTX, LoadRequest
+from llm_worker_rbee.engine.request import LoadRequest
 from llm_worker_rbee.engine.sampler import Samplers
 from llm_worker_rbee.engine.threads import thread_count
-from rbee_shared.errors import InsufficientMemoryError, ModelInvalidError, ModelNotFoundError
+from rbee_shared.errors import BackendUnavailableError, InsufficientMemoryError, ModelInvalidError, ModelNotFoundError
 
 _MAGIC = b"GGUF"
 _ALL_LAYERS = -1
+_FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 
 
 @dataclass
@@ -32,6 +38,7 @@ class LoadedModel:
     context: LlamaContext
     samplers: Samplers
     template: ChatTemplate | None
+    grammars: Grammars
     _bindings: Any
     _model: int
 
@@ -63,8 +70,8 @@ def require_gguf(path: Path) -> None:
 def load_model(
     bindings: Any,
     log: NativeLog,
+    devices: Devices,
     device: Device,
-    handle: int,
     request: LoadRequest,
     progress: Callable[[float], bool],
 ) -> LoadedModel:
@@ -73,77 +80,117 @@ def load_model(
     Raises:
         ModelInvalidError: llama.cpp cannot load the file; the message holds its reason.
         InsufficientMemoryError: the context does not fit into memory.
+        BackendUnavailableError: the model did not go where it was asked to.
     """
     bindings.llama_backend_init()
-    log.forget()
-    model = _load_file(bindings, log, device, handle, request, progress)
-    log.forget()
+    log.begin_load()
+    model = _load_file(bindings, log, devices.handle(device), request, progress)
     try:
-        return _with_context(bindings, log, model, device, request)
+        return _with_context(bindings, log, model, devices, device, request)
     except BaseException:
         bindings.llama_model_free(model)
         raise
 
 
 def _load_file(
-    bindings: Any,
-    log: NativeLog,
-    device: Device,
-    handle: int,
-    request: LoadRequest,
-    progress: Callable[[float], bool],
+    bindings: Any, log: NativeLog, handle: int | None, request: LoadRequest, progress: Callable[[float], bool]
 ) -> int:
+    """`handle`: the one graphics device that all layers go to, None for the processor."""
+
     @bindings.llama_progress_callback  # type: ignore[untyped-decorator]
     def on_progress(share: float, _: object) -> bool:
         return progress(share)
 
-    devices = (ctypes.c_void_p * 2)(handle if device.backend != "cpu" else None, None)
+    devices = (ctypes.c_void_p * 2)(handle, None)
     params = bindings.llama_model_default_params()
     params.devices = ctypes.cast(devices, ctypes.c_void_p)
-    params.n_gpu_layers = _ALL_LAYERS if device.backend != "cpu" else 0
+    params.split_mode = bindings.LLAMA_SPLIT_MODE_NONE
+    params.main_gpu = 0  # of `devices`
+    params.n_gpu_layers = 0 if handle is None else _ALL_LAYERS
+    # mapped, the whole file is read before the first word on progress, and weights that are laid out anew for the
+    # processor are in memory twice
+    params.load_mode = bindings.LLAMA_LOAD_MODE_NONE
     params.progress_callback = on_progress
     model = bindings.llama_model_load_from_file(str(request.path).encode(), params)
     if not model:
         raise ModelInvalidError(f"{request.path} cannot be loaded: {log.why()}")
+    log.forget()
     return int(model)
 
 
-def _with_context(bindings: Any, log: NativeLog, model: int, device: Device, request: LoadRequest) -> LoadedModel:
+def _with_context(
+    bindings: Any, log: NativeLog, model: int, devices: Devices, device: Device, request: LoadRequest
+) -> LoadedModel:
     vocabulary = Vocabulary(bindings, model)
     only_decodes = bindings.llama_model_has_decoder(model) and not bindings.llama_model_has_encoder(model)
     if not only_decodes or not vocabulary.size:
         raise ModelInvalidError(f"{request.path} is no text generator: it has an encoder, or no vocabulary")
+    n_params = int(bindings.llama_model_n_params(model))
+    threads = request.threads or thread_count(n_params)
     n_ctx_train = int(bindings.llama_model_n_ctx_train(model))
-    threads = thread_count(int(bindings.llama_model_n_params(model)))
-    params = bindings.llama_context_default_params()
-    params.n_ctx = request.n_ctx or min(n_ctx_train, DEFAULT_N_CTX)
-    params.n_seq_max = request.slots
-    params.n_threads = params.n_threads_batch = threads
-    params.no_perf = True
-    handle = bindings.llama_init_from_model(model, params)
-    if not handle:
-        raise InsufficientMemoryError(f"a context of {params.n_ctx} tokens cannot be made: {log.why()}")
-    context = LlamaContext(bindings, handle, n_seq_max=request.slots)
+    slots = request.slots or default_slots(device.backend)
+    n_ctx = request.n_ctx or default_n_ctx(
+        n_ctx_train=n_ctx_train,
+        slots=slots,
+        token_bytes=_token_bytes(bindings, model),
+        free_bytes=devices.free_bytes(device),
+    )
+    context = _make_context(bindings, log, model, replace(request, slots=slots, n_ctx=n_ctx, threads=threads))
+    report = log.end_load()
+    if (fault := why_not_used(device, report)) is not None:
+        raise BackendUnavailableError(fault)
     template = bindings.llama_model_chat_template(model, None)
     loaded = LoadedModel(
         facts=ModelFacts(
             name=_name(bindings, model) or request.path.stem,
             size_bytes=int(bindings.llama_model_size(model)),
-            n_params=int(bindings.llama_model_n_params(model)),
+            n_params=n_params,
             n_ctx=context.n_ctx,
+            n_ctx_answer=n_ctx_of_an_answer(n_ctx_seq=context.n_ctx_seq, n_ctx_train=n_ctx_train),
             n_ctx_train=n_ctx_train,
+            slots=context.n_seq_max,
             threads=threads,
+            memory=report.memory,
+            device_bytes=report.device_bytes,
             has_template=template is not None,
         ),
         vocabulary=vocabulary,
         context=context,
         samplers=Samplers(bindings, n_vocab=vocabulary.size),
         template=ChatTemplate(template.decode(errors="replace"), vocabulary) if template is not None else None,
+        grammars=Grammars(bindings, bindings.llama_model_get_vocab(model)),
         _bindings=bindings,
         _model=model,
     )
     _prove(loaded, request.path)
     return loaded
+
+
+def _make_context(bindings: Any, log: NativeLog, model: int, request: LoadRequest) -> LlamaContext:
+    """`request` has every number by now."""
+    assert request.slots is not None
+    params = bindings.llama_context_default_params()
+    params.n_ctx = request.n_ctx
+    params.n_seq_max = params.n_outputs_max = request.slots
+    params.n_batch = params.n_ubatch = BATCH_TOKENS
+    params.kv_unified = request.is_unified
+    params.type_k = params.type_v = getattr(bindings, f"GGML_TYPE_{request.kv_type.upper()}")
+    params.flash_attn_type = _FLASH_ATTENTION[request.flash_attention]
+    params.n_threads = params.n_threads_batch = request.threads
+    params.no_perf = True
+    handle = bindings.llama_init_from_model(model, params)
+    if not handle:
+        raise InsufficientMemoryError(f"a context of {request.n_ctx} tokens cannot be made: {log.why()}")
+    is_recurrent = bindings.llama_model_is_recurrent(model) or bindings.llama_model_is_hybrid(model)
+    return LlamaContext(
+        bindings, handle, n_seq_max=request.slots, is_unified=request.is_unified, is_recurrent=bool(is_recurrent)
+    )
+
+
+def _token_bytes(bindings: Any, model: int) -> int:
+    """Memory of one token in the cache, in f16; a guess where heads have an unusual size."""
+    head_dim = bindings.llama_model_n_embd(model) // max(1, bindings.llama_model_n_head(model))
+    return int(2 * 2 * bindings.llama_model_n_layer(model) * bindings.llama_model_n_head_kv(model) * head_dim)
 
 
 def _prove(loaded: LoadedModel, path: Path) -> None:
@@ -154,7 +201,7 @@ def _prove(loaded: LoadedModel, path: Path) -> None:
         row = loaded.context.add((loaded.vocabulary.first_token,), 0, 0, sample=True)
         if not loaded.context.decode():
             raise ModelInvalidError(f"{path} was loaded and cannot decode a token")
-        if not loaded.context.has_logits(row):
+        if not loaded.context.logits(row):
             raise ModelInvalidError(
                 f"{path} is no text generator: it tells no next token (an embedding model does that)"
             )

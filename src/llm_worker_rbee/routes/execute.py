@@ -19,8 +19,9 @@ router = APIRouter()
 @router.post("/infer", response_class=EventStream, include_in_schema=False)
 async def execute(request: ExecuteBody, job: JobDep, services: ServicesDep) -> EventStream:
     """Stream one answer: `started`, `token`s, then `end` or `error`, then `[DONE]`. Refusals are statuses."""
-    await services.begin(job, request)
+    prepared = await services.begin(job, request)
     _introduce(job, request, services)
+    job.resume(prepared)
     clocks = services.clocks
     return EventStream(job.frames(clocks.sse_ping_s), slow_client_s=clocks.slow_client_s)
 
@@ -46,7 +47,7 @@ def _introduce(job: Job, request: ExecuteRequest, services: Services) -> None:
             },
         )
     )
-    characters = len(request.prompt or "") + sum(len(message.content) for message in request.messages or ())
+    characters = len(request.prompt or "") + sum(len(message.content or "") for message in request.messages or ())
     job.tell(
         "start",
         f"starting inference (prompt {characters} characters, at most {request.max_tokens} tokens)",
@@ -61,4 +62,3 @@ def _introduce(job: Job, request: ExecuteRequest, services: Services) -> None:
         tokenizer=True,
         prompt_tokens=job.prompt_tokens,
     )
-    job.tell("cache", "cache: fresh", cute="🧠", cached_tokens=0)

@@ -1,20 +1,17 @@
-"""Counters for Prometheus."""
+"""Counters, histograms and gauges for Prometheus."""
 
-from fastapi import APIRouter
-from fastapi.responses import PlainTextResponse
+from typing import Annotated
+
+from fastapi import APIRouter, Header
+from fastapi.responses import Response
 
 from llm_worker_rbee.dependencies import ServicesDep
 
 router = APIRouter()
 
 
-@router.get("/metrics", response_class=PlainTextResponse)
-async def metrics(services: ServicesDep) -> PlainTextResponse:
-    """Prometheus's text format."""
-    text = services.metrics.render(
-        slots_total=services.jobs.slots,
-        slots_busy=services.jobs.busy,
-        rss_bytes=services.rss_bytes(),
-        engine_steps=services.engine.steps,
-    )
-    return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+@router.get("/metrics", response_class=Response)
+async def metrics(services: ServicesDep, accept: Annotated[str, Header()] = "") -> Response:
+    """Prometheus's text format, or OpenMetrics for a scraper that asks for it."""
+    body, content_type = services.metrics.render(services.gauges(), accept=accept)
+    return Response(body, media_type=content_type)

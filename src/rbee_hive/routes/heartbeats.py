@@ -26,5 +26,5 @@ async def heartbeat(
 async def ready(
     key: WorkerKeyDep, message: Annotated[WorkerReady, Depends(json_body(WorkerReady))], services: ServicesDep
 ) -> dict[str, str]:
-    await services.registry.calling(message.worker_id, key).ready(message.narrated)
+    await services.registry.calling(message.worker_id, key).ready(message.narrated, message.memory)
     return _TAKEN

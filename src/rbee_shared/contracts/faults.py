@@ -13,6 +13,12 @@ def invalid_request(error: ValidationError) -> InvalidRequestError:
     return faults_as_error(error.errors(include_url=False, include_context=False, include_input=False))
 
 
+def invalid_field(field: str, constraint: str, message: str) -> InvalidRequestError:
+    """One fault that only the receiver of the request could find."""
+    fault = {"field": field, "constraint": constraint, "message": message}
+    return InvalidRequestError(f"{field}: {message}", details={"errors": [fault]})
+
+
 def faults_as_error(found: Iterable[Mapping[str, Any]]) -> InvalidRequestError:
     """The same, for pydantic's faults as a list."""
     told = tuple(found)

@@ -57,6 +57,8 @@ async def test_from_spawn_to_memory_that_is_free_again(hive: LiveHive) -> None:
     record = await hive.worker(worker["worker_id"])
     assert (record["state"], record["url"]) == ("idle", worker["url"])
     assert record["api_key"]
+    assert record["memory"]["weights_bytes"] > 1_000_000
+    assert min(record["memory"].values()) > 0
 
     stopped = (await hive.send("POST", f"/v1/workers/{worker['worker_id']}/stop")).json()
 

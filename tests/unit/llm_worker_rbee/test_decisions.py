@@ -1,4 +1,4 @@
-"""The worker's other decisions: sampler chain, batch plan, control texts in a user's words, metrics."""
+"""The worker's other decisions: sampler chain, batch plan, control texts in a user's words."""
 
 import pytest
 from hypothesis import given
@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from llm_worker_rbee.domain.batch_plan import plan
 from llm_worker_rbee.domain.prompt_pieces import Piece, Shield
 from llm_worker_rbee.domain.sampling_params import Stage, sampler_stages
-from llm_worker_rbee.metrics import Metrics
 from rbee_shared.contracts.tasks import Sampling
 
 CONTROLS = ["<s>", "<|end|>", "<|end|>x", ""]
@@ -61,16 +60,3 @@ def test_words_without_control_texts_stay_in_one_piece() -> None:
     shield = Shield(CONTROLS, secret="s3cr3t")
 
     assert shield.pieces(shield.hide("hello <b>")) == (Piece("hello <b>", special=True),)
-
-
-def test_metrics_have_help_type_and_value() -> None:
-    text = Metrics(requests=3, ttft_s_sum=0.5, ttft_count=2).render(
-        slots_total=1, slots_busy=1, rss_bytes=10, engine_steps=4
-    )
-    names = {line.split()[0].partition("{")[0] for line in text.splitlines() if not line.startswith("#")}
-
-    assert "rbee_worker_requests_total 3\n" in text
-    for name in names:
-        family = name.removesuffix("_sum").removesuffix("_count")
-        assert f"# HELP {family} " in text
-        assert f"# TYPE {family} " in text

@@ -1,0 +1,1 @@
+"""The parts of `scripts/bench engine`: models, parties that answer, the client that asks, and what comes of it."""
