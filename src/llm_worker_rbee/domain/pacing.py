@@ -19,7 +19,7 @@ class Pace:
         self._fixed = fixed_tokens
         self._generate_s: float | None = None
         self._token_s: float | None = None
-        self._last = 1
+        self._tried = 1
 
     def chunk_tokens(self, *, others_generate: bool) -> int:
         """Prompt tokens for the next step; 1 to `BATCH_TOKENS`."""
@@ -28,8 +28,7 @@ class Pace:
         if not others_generate:
             return self._within(LONGEST_STEP_S, BATCH_TOKENS)
         # never much more than was tried before: the cost of a token is known only for chunks like those seen
-        most = min(BATCH_TOKENS, self._last * _GROWTH)
-        return self._within((SLOWDOWN - 1) * (self._generate_s or 0.0), most)
+        return self._within((SLOWDOWN - 1) * (self._generate_s or 0.0), min(BATCH_TOKENS, self._tried))
 
     def observe(self, *, generated: int, prefilled: int, seconds: float) -> None:
         """A step of `generated` sequences' next tokens and `prefilled` tokens of prompts took so long."""
@@ -39,7 +38,7 @@ class Pace:
         own_s = seconds - (self._generate_s or 0.0) if generated else seconds
         self._token_s = _mean(self._token_s, max(own_s, 0.0) / prefilled)
         if generated:
-            self._last = prefilled
+            self._tried = _GROWTH * prefilled
 
     def _within(self, seconds: float, most: int) -> int:
         if not self._token_s:

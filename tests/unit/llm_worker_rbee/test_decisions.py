@@ -1,10 +1,11 @@
 """The worker's other decisions: sampler chain, batch plan, control texts in a user's words."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_worker_rbee.domain.batch_plan import plan
 from llm_worker_rbee.domain.prompt_pieces import Piece, Shield
 from llm_worker_rbee.domain.sampling_params import Stage, sampler_stages
 from rbee_shared.contracts.tasks import Sampling
@@ -19,29 +20,37 @@ CONTROLS = ["<s>", "<|end|>", "<|end|>x", ""]
         pytest.param(Sampling(temperature=0), ["greedy"], id="greedy"),
         pytest.param(Sampling(temperature=0, repetition_penalty=1.2), ["penalties", "greedy"], id="greedy, penalised"),
         pytest.param(Sampling(top_k=0, top_p=1, min_p=0), ["temp", "dist"], id="whole distribution"),
+        pytest.param(
+            Sampling(typical_p=0.5, top_p=1, min_p=0), ["top_k", "min_p", "typical", "temp", "dist"], id="typical"
+        ),
+        pytest.param(
+            Sampling(frequency_penalty=0.5), ["penalties", "top_k", "top_p", "min_p", "temp", "dist"], id="said"
+        ),
+        pytest.param(Sampling(presence_penalty=-1, temperature=0), ["penalties", "greedy"], id="presence"),
+        pytest.param(Sampling(mirostat=1), ["temp", "mirostat"], id="mirostat replaces the filters"),
+        pytest.param(Sampling(mirostat=2, logit_bias={3: 1.0}), ["logit_bias", "temp", "mirostat_v2"], id="biased"),
+        pytest.param(Sampling(ignore_eos=True, temperature=0), ["logit_bias", "greedy"], id="no end"),
     ],
 )
 def test_sampler_stages(sampling: Sampling, names: list[str]) -> None:
-    assert [stage.name for stage in sampler_stages(sampling, seed=7)] == names
+    assert [stage.name for stage in sampler_stages(sampling, seed=7, ends=(2,))] == names
 
 
-def test_the_seed_reaches_the_last_stage() -> None:
-    assert sampler_stages(Sampling(), seed=7)[-1] == Stage("dist", 7)
+def test_the_values_reach_the_stages() -> None:
+    sampling = Sampling(repetition_penalty=1.1, frequency_penalty=0.2, presence_penalty=0.3, mirostat=1)
+    penalties, temperature, mirostat = sampler_stages(sampling, seed=7)
+
+    assert penalties == Stage("penalties", (1.1, 0.2, 0.3))
+    assert temperature == Stage("temp", (0.7,))
+    assert mirostat == Stage("mirostat", (7, 5.0, 0.1, 100))
+    assert sampler_stages(Sampling(), seed=7)[-1] == Stage("dist", (7,))
 
 
-@pytest.mark.parametrize(
-    ("waiting", "step"),
-    [
-        pytest.param([], [], id="nothing to do"),
-        pytest.param([(0, 1)], [(0, 1)], id="one that generates"),
-        pytest.param([(0, 1000)], [(0, 8)], id="a prompt in chunks"),
-        pytest.param([(2, 1), (0, 1000), (1, 1)], [(0, 6), (1, 1), (2, 1)], id="generating ones first, ordered by id"),
-        pytest.param([(0, 5), (1, 5)], [(0, 5), (1, 3)], id="prompts share"),
-        pytest.param([(0, 8), (1, 5)], [(0, 8)], id="no room left"),
-    ],
-)
-def test_plan(waiting: list[tuple[int, int]], step: list[tuple[int, int]]) -> None:
-    assert plan(waiting, chunk_tokens=8) == step
+def test_a_bias_of_minus_100_and_an_ignored_end_are_never_chosen() -> None:
+    sampling = Sampling(logit_bias={1: -100, 2: 5.5}, ignore_eos=True)
+
+    assert sampler_stages(sampling, 7, ends=(2, 9))[0].biases == ((1, -math.inf), (2, -math.inf), (9, -math.inf))
+    assert sampler_stages(Sampling(logit_bias={1: -99}), 7, ends=(2,))[0].biases == ((1, -99.0),)
 
 
 @given(st.lists(st.sampled_from([*CONTROLS[:3], "a", "<", "|end|>", "\ue000", " "]), max_size=12).map("".join))
