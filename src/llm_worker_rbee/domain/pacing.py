@@ -1,7 +1,8 @@
 """How much of a prompt goes into one step, so that whoever generates meanwhile hardly notices.
 
-Pure: the times come in. A step that carries prompt tokens may take `SLOWDOWN` times as long as one that does not; with
-nobody to wait, it is bounded only so that a cancel is heard soon.
+Pure: the times come in. A step that carries prompt tokens may take `SLOWDOWN` times as long as one that does not, and
+longer the more of those who wait for their first token there are to each who generates; with nobody who generates it is
+bounded only so that a cancel is heard soon.
 """
 
 from llm_worker_rbee.domain.batch_plan import BATCH_TOKENS
@@ -9,42 +10,46 @@ from llm_worker_rbee.domain.batch_plan import BATCH_TOKENS
 SLOWDOWN = 2.0
 LONGEST_STEP_S = 0.5
 _WEIGHT = 0.3
-_GROWTH = 2
 
 
 class Pace:
-    """Learns from every step. `fixed_tokens`: the same chunk always, for results that can be repeated exactly."""
+    """Learns from every step what so many rows cost. `fixed_tokens`: always that chunk, for results that repeat."""
 
     def __init__(self, fixed_tokens: int | None = None) -> None:
         self._fixed = fixed_tokens
-        self._generate_s: float | None = None
-        self._token_s: float | None = None
-        self._tried = 1
+        self._seen: dict[int, tuple[float, float]] = {}  # by size, in powers of two: rows and seconds of such steps
 
-    def chunk_tokens(self, *, others_generate: bool) -> int:
-        """Prompt tokens for the next step; 1 to `BATCH_TOKENS`."""
+    def observe(self, rows: int, seconds: float) -> None:
+        """A step of so many tokens, of prompts and of others, took so long."""
+        size = rows.bit_length()
+        known_rows, known_s = self._seen.get(size, (rows, seconds))
+        self._seen[size] = known_rows + _WEIGHT * (rows - known_rows), known_s + _WEIGHT * (seconds - known_s)
+
+    def chunk_tokens(self, *, generating: int, waiting: int) -> int:
+        """Prompt tokens for the next step, 1 to `BATCH_TOKENS`, by how many sequences generate and how many wait."""
         if self._fixed is not None:
             return self._fixed
-        if not others_generate:
-            return self._within(LONGEST_STEP_S, BATCH_TOKENS)
-        # never much more than was tried before: the cost of a token is known only for chunks like those seen
-        return self._within((SLOWDOWN - 1) * (self._generate_s or 0.0), min(BATCH_TOKENS, self._tried))
+        limit_s = LONGEST_STEP_S
+        if generating:
+            weight = max(1.0, waiting / generating)
+            limit_s = min(limit_s, (1 + (SLOWDOWN - 1) * weight) * self._expected_s(generating))
+        low, high = 1, BATCH_TOKENS
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self._expected_s(generating + middle) <= limit_s:
+                low = middle
+            else:
+                high = middle - 1
+        return low
 
-    def observe(self, *, generated: int, prefilled: int, seconds: float) -> None:
-        """A step of `generated` sequences' next tokens and `prefilled` tokens of prompts took so long."""
-        if not prefilled:
-            self._generate_s = _mean(self._generate_s, seconds)
-            return
-        own_s = seconds - (self._generate_s or 0.0) if generated else seconds
-        self._token_s = _mean(self._token_s, max(own_s, 0.0) / prefilled)
-        if generated:
-            self._tried = _GROWTH * prefilled
-
-    def _within(self, seconds: float, most: int) -> int:
-        if not self._token_s:
-            return most
-        return max(1, min(most, int(seconds / self._token_s)))
-
-
-def _mean(mean: float | None, value: float) -> float:
-    return value if mean is None else mean + _WEIGHT * (value - mean)
+    def _expected_s(self, rows: int) -> float:
+        """Between two sizes that were seen in proportion, beyond the largest one as if every row cost as much."""
+        below: tuple[float, float] | None = None
+        for point_rows, point_s in sorted(self._seen.values()):
+            if rows <= point_rows:
+                if below is None:
+                    return point_s
+                share = (rows - below[0]) / (point_rows - below[0])
+                return below[1] + share * (point_s - below[1])
+            below = point_rows, point_s
+        return below[1] * rows / below[0] if below is not None else 0.0

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 # of one text, in characters, and of one container, in characters and NODE_WEIGHT for each value in it
-MAX_SIZE = 4 * 1024 * 1024
-NODE_WEIGHT = 32
+MAX_SIZE = 2 * 1024 * 1024
+NODE_WEIGHT = 16
 MAX_ITEMS = MAX_SIZE // NODE_WEIGHT
 # of everything that one rendering prints, also into its own variables
-MAX_PRINTED = 8 * 1024 * 1024
+MAX_PRINTED = 4 * 1024 * 1024
 # of all values that one rendering makes, dropped or not: what it can hold at one time is less
 MAX_MADE = 64 * 1024 * 1024
 MAX_INT_BITS = 4096
@@ -31,7 +31,7 @@ class WeighedList(list[Any]):
     weight: int
 
 
-class WeighedTuple(tuple[Any, ...]):
+class WeighedTuple(tuple[Any, ...]):  # noqa: SLOT001 - a tuple has no room for a slot
     """A tuple that knows its weight."""
 
     weight: int

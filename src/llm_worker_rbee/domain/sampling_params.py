@@ -36,7 +36,7 @@ class Stage:
 
 
 def sampler_stages(sampling: Sampling, seed: int, ends: Iterable[int] = ()) -> tuple[Stage, ...]:
-    """The chain for `sampling`. `seed`: unused where temperature 0 makes it greedy; `ends`: tokens that end an answer."""
+    """The chain for `sampling`. `seed`: unused at temperature 0, which is greedy; `ends`: tokens that end an answer."""
     stages = []
     if biases := _biases(sampling.logit_bias, ends if sampling.ignore_eos else ()):
         stages.append(Stage("logit_bias", biases=biases))

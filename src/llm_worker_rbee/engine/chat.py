@@ -1,104 +1,123 @@
-"""The model's own chat template, rendered in Jinja's sandbox with bounds on what it may produce.
+"""The model's own chat template, from messages to the pieces of a prompt. `template_sandbox` says what it may do.
 
-A template comes with a model file: it can loop, repeat and nest, but not reach Python, and not make more than
-`MAX_CHARS` characters. The user's words never act as control tokens (`domain.prompt_pieces`).
+The user's words never act as control tokens (`domain.prompt_pieces`). A template that is at fault, found by
+`template_check` or here, is kept with the reason: the model still answers raw prompts.
 """
 
-import datetime
-import json
 import secrets
+import threading
+import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, Protocol
 
-from jinja2.exceptions import SecurityError, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-from typing_extensions import override
-
-from llm_worker_rbee.domain.prompt_pieces import Piece, Shield
-from llm_worker_rbee.engine.llama import Vocabulary
+from llm_worker_rbee.domain.prompt_pieces import ControlTexts, Piece, Shield, TooManyControlTextsError
+from llm_worker_rbee.domain.render_limits import Meter, TooMuchError
+from llm_worker_rbee.engine.template_sandbox import COMPILE_ERRORS, RENDER_ERRORS, Program, compile_template
 from rbee_shared.contracts.tasks import ChatMessage
 from rbee_shared.errors import InvalidRequestError
 
-MAX_CHARS = 4 * 1024 * 1024
-_MAX_REPEAT = 100_000
-_MAX_EXPONENT = 64
+RENDER_LIMIT_S = 1.0
+# more would share one interpreter, and make so much at one time
+_RENDERINGS = 4
+_MAX_REASON = 300
+
+
+class SpecialTexts(Protocol):
+    """What a template needs of a vocabulary."""
+
+    bos: str
+    eos: str
+    adds_bos: bool
+
+    def control_texts(self) -> list[str]: ...
 
 
 class ChatTemplate:
     """A template that was compiled once. `render` may be called from any thread."""
 
-    def __init__(self, source: str, vocabulary: Vocabulary) -> None:
-        self._strings = {"bos_token": vocabulary.bos, "eos_token": vocabulary.eos}
-        self._controls = vocabulary.control_texts()
-        self._fault = ""
-        try:
-            self._template = _Sandbox(trim_blocks=True, lstrip_blocks=True).from_string(source)
-        except (TemplateError, RecursionError) as error:  # the model can still answer raw prompts
-            self._fault = f"the model's chat template is not valid: {error}"
+    def __init__(
+        self, source: str, vocabulary: SpecialTexts, *, fault: str = "", limit_s: float = RENDER_LIMIT_S
+    ) -> None:
+        """`fault`: what `TemplateCheck.finish` said; such a template is not even compiled."""
+        self._strings = strings_of(vocabulary)
+        self._added = vocabulary.bos if vocabulary.adds_bos else ""
+        self._controls = ControlTexts(vocabulary.control_texts())
+        self._limit_s = limit_s
+        self._turns = threading.BoundedSemaphore(_RENDERINGS)
+        self._program: Program | None = None
+        self.fault = fault
+        if not fault:
+            try:
+                self._program = compile_template(source)
+            except COMPILE_ERRORS as error:
+                self.fault = f"is not valid: {error}"
 
-    def render(self, messages: Sequence[ChatMessage]) -> tuple[Piece, ...]:
+    def render(
+        self, messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, Any]] = (), *, field: str = "messages"
+    ) -> tuple[Piece, ...]:
         """The conversation as the model expects it, ready for its answer.
 
+        Args:
+            messages: at least one.
+            tools: definitions for a template that takes them.
+            field: of the request, that the messages come from.
+
         Raises:
-            InvalidRequestError: the template refuses the conversation, or cannot be rendered.
+            InvalidRequestError: the template refuses the conversation, or cannot be rendered, or takes no tools.
         """
-        if self._fault:
-            raise _refused(self._fault)
-        shield = Shield(self._controls, secrets.token_hex(8))
-        turns = [{"role": message.role, "content": shield.hide(message.content)} for message in messages]
+        if self._program is None:
+            raise _refused(field, f"the model's chat template {self.fault}")
+        if tools and not self._program.takes_tools:
+            raise _refused("tools", "the model's chat template takes no tools")
+        shield = Shield(self._controls, str(secrets.randbits(64)))
         try:
-            text = self._bounded(turns)
-        except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:
-            raise _refused(f"the model's chat template refuses this conversation: {error}") from None
-        bos = self._strings["bos_token"]
+            text = self._bounded(self._program, _variables(shield, messages, tools))
+        except (TooMuchError, TooManyControlTextsError) as error:
+            raise _refused(field, f"the model's chat template {error}") from None
+        except RENDER_ERRORS as error:
+            why = shield.reveal(str(error))[:_MAX_REASON] or type(error).__name__
+            raise _refused(field, f"the model's chat template refuses this conversation: {why}") from None
         # the tokenizer puts it there itself: not twice
-        return shield.pieces(text.removeprefix(bos) if bos else text)
+        return shield.pieces(text.removeprefix(self._added))
 
-    def _bounded(self, turns: Sequence[Mapping[str, str]]) -> str:
-        parts, size = [], 0
-        for part in self._template.generate(messages=turns, add_generation_prompt=True, **self._strings):
-            size += len(part)
-            if size > MAX_CHARS:
-                raise SecurityError(f"it makes more than {MAX_CHARS} characters")
-            parts.append(part)
-        return "".join(parts)
+    def _bounded(self, program: Program, variables: Mapping[str, Any]) -> str:
+        meter = Meter(time.monotonic, self._limit_s)
+        if not self._turns.acquire(timeout=self._limit_s):
+            raise TooMuchError(f"takes longer than {self._limit_s:g} s, with others before it")
+        try:
+            kept = {name: meter.keep_all(value) for name, value in variables.items()}
+            return program.render(meter, {**kept, **self._strings})
+        finally:
+            self._turns.release()
 
 
-def _refused(text: str) -> InvalidRequestError:
+def strings_of(vocabulary: SpecialTexts) -> dict[str, str]:
+    """The variables that a template gets for every conversation."""
+    return {"bos_token": vocabulary.bos, "eos_token": vocabulary.eos}
+
+
+def _variables(shield: Shield, messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        "messages": [_turn(shield, message) for message in messages],
+        # None, as Hugging Face gives it: many templates ask whether it is not none
+        "tools": shield.hide_all(list(tools)) if tools else None,
+        "add_generation_prompt": True,
+    }
+
+
+def _turn(shield: Shield, message: ChatMessage) -> dict[str, Any]:
+    """A message as templates expect it: what is not there is not a key, but content is always a text."""
+    given = {"name": message.name, "tool_calls": message.tool_calls, "tool_call_id": message.tool_call_id}
+    return {
+        "role": message.role,
+        "content": shield.hide(message.content or ""),
+        **{key: shield.hide_all(value) for key, value in given.items() if value is not None},
+    }
+
+
+def _refused(field: str, text: str) -> InvalidRequestError:
     return InvalidRequestError(
-        text, hint='Send "template": "raw" with a prompt that is written as the model expects it, or other messages.'
+        text,
+        hint='Send "template": "raw" with a prompt that is written as the model expects it, or other messages.',
+        details={"errors": [{"field": field, "constraint": "template", "message": text}]},
     )
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """The helpers that templates in the field expect; operators that can blow up are bounded, never folded early."""
-
-    intercepted_binops = frozenset({"*", "**"})
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(extensions=["jinja2.ext.loopcontrols"], **options)
-        self.globals["raise_exception"] = _raise
-        self.globals["strftime_now"] = _strftime_now
-        self.filters["tojson"] = _to_json  # Jinja's own escapes for HTML
-
-    @override
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**" and abs(right) > _MAX_EXPONENT:
-            raise SecurityError(f"exponent {right} is too large")
-        if operator == "*":
-            for one, other in ((left, right), (right, left)):
-                if isinstance(one, str | list | tuple) and isinstance(other, int) and len(one) * other > _MAX_REPEAT:
-                    raise SecurityError("it repeats a text too often")
-        return super().call_binop(context, operator, left, right)
-
-
-def _raise(message: str) -> NoReturn:
-    raise TemplateError(message)
-
-
-def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
-
-
-def _strftime_now(form: str) -> str:
-    return datetime.datetime.now().astimezone().strftime(form)

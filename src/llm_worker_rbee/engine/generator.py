@@ -112,7 +112,8 @@ class Generator:
         while self._running:
             running = [sequence.as_running() for sequence in self._running.values()]
             self.slots.make_room(sum(one.pending for one in running))
-            chunk = self._pace.chunk_tokens(others_generate=any(one.generates for one in running))
+            generating = sum(one.generates for one in running)
+            chunk = self._pace.chunk_tokens(generating=generating, waiting=len(running) - generating)
             match plan(running, room=self.slots.room, chunk_tokens=chunk):
                 case Preempt(key):
                     self._preempt(self._running[key], events)
@@ -146,15 +147,12 @@ class Generator:
             events += self._finish(youngest, StopReason.CONTEXT_FULL)
 
     def _account(self, stepped: list[Sequence], seconds: float) -> None:
-        generated = prefilled = 0
+        rows = 0
         for sequence in stepped:
             count = sequence.decoded - sequence.decoded_before
             self.slots.extend(sequence.seq_id, count)
-            if count == 1 and sequence.row >= 0:
-                generated += 1
-            else:
-                prefilled += count
-        self._pace.observe(generated=generated, prefilled=prefilled, seconds=seconds)
+            rows += count
+        self._pace.observe(rows, seconds)
 
     def _advance(self, sequence: Sequence, events: list[EngineEvent]) -> None:
         """The next token of a sequence whose tokens are all decoded."""

@@ -14,7 +14,7 @@ def prompt_tokens(request: Prompted, vocabulary: Vocabulary, template: ChatTempl
     the model's chat template if it has one, and is plain text if it has none.
 
     Raises:
-        InvalidRequestError: messages for a model without a template, or a template that refuses them.
+        InvalidRequestError: messages for a model without a template, or a template that refuses them or the tools.
     """
     tokens: list[int] = []
     for number, piece in enumerate(_pieces(request, template)):
@@ -26,15 +26,20 @@ def prompt_tokens(request: Prompted, vocabulary: Vocabulary, template: ChatTempl
 def _pieces(request: Prompted, template: ChatTemplate | None) -> tuple[Piece, ...]:
     if request.messages is not None:
         if request.template == "raw" or template is None:
-            raise InvalidRequestError(
-                "messages need a chat template, and "
-                + ("this request says raw" if template is not None else "this model has none"),
-                hint="Send a prompt instead of messages.",
-            )
-        return template.render(request.messages)
+            raise _no_template("this request says raw" if template is not None else "this model has none")
+        return template.render(request.messages, request.tools or ())
     prompt = request.prompt or ""
     if request.template == "raw":
         return (Piece(prompt, special=True),)
     if template is None:
         return (Piece(prompt, special=False),)
-    return template.render((ChatMessage(role="user", content=prompt),))
+    return template.render((ChatMessage(role="user", content=prompt),), field="prompt")
+
+
+def _no_template(why: str) -> InvalidRequestError:
+    text = f"messages need a chat template, and {why}"
+    return InvalidRequestError(
+        text,
+        hint="Send a prompt instead of messages.",
+        details={"errors": [{"field": "messages", "constraint": "template", "message": text}]},
+    )
