@@ -128,10 +128,9 @@ class _Reader:
 
     def _unfolded(self, sequence: list[Item]) -> list[list[Item]]:
         """What a group that is all of a sequence says, as sequences of the rule itself."""
-        if len(sequence) != 1 or not isinstance(sequence[0].symbol, Reference):
-            return [sequence]
-        (item,) = sequence
-        inner = self._rules.get(item.symbol.name) if item.symbol.name.startswith("(") else None
+        item = sequence[0] if len(sequence) == 1 else Item("")
+        name = item.symbol.name if isinstance(item.symbol, Reference) else ""
+        inner = self._rules.get(name) if name.startswith("(") else None
         if inner is None or item.most != 1:
             return [sequence]
         return inner.alternatives if item.least else [*inner.alternatives, []]
@@ -236,7 +235,7 @@ class _Reader:
         elif text[1] in _ESCAPES:
             point = ord(_ESCAPES[text[1]])
         elif len(text) > 2:  # noqa: PLR2004 - longer than a backslash and its letter
-            point = int(text[2:], 16)
+            point = int(f"0x{text[2:]}", 0)
         else:
             raise self.refusal(f"unknown escape {text!r}")
         if point in _SURROGATES or point >= _BEYOND_UNICODE:

@@ -67,9 +67,7 @@ class _Writer:
         return " ".join(parts)
 
     def _is_pattern(self, sequence: list[Item]) -> bool:
-        return all(
-            not isinstance(item.symbol, Reference) or item.symbol.name in self._regular for item in sequence
-        )
+        return all(not isinstance(item.symbol, Reference) or item.symbol.name in self._regular for item in sequence)
 
     def _new_pattern(self, body: str) -> str:
         if body == '""':

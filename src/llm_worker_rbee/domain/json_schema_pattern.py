@@ -22,9 +22,7 @@ _TOKEN = re.compile(
       | (?P<char>[^\\()\[{*+?|^$])""",
     re.VERBOSE | re.DOTALL,
 )
-_MEMBER = re.compile(
-    r"\\(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|c[A-Za-z]|[pP]\{[A-Za-z]+\}|[^xucpP])|[^\\]", re.DOTALL
-)
+_MEMBER = re.compile(r"\\(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|c[A-Za-z]|[pP]\{[A-Za-z]+\}|[^xucpP])|[^\\]", re.DOTALL)
 _CONTROLS = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "0": "\0"}
 _SURROGATES = range(0xD800, 0xE000)
 _BLANKS = r"\x{20}\x{9}-\x{D}"
@@ -140,7 +138,7 @@ def _code_point(text: str) -> int:
     if kind in _CONTROLS:
         return ord(_CONTROLS[kind])
     if kind in "xu":
-        return int(text[2:], 16)
+        return int(f"0x{text[2:]}", 0)
     if kind == "c":
         return ord(text[2]) % 32
     if kind.isalnum():

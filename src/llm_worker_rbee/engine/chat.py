@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from llm_worker_rbee.domain.prompt_pieces import ControlTexts, Piece, Shield, TooManyControlTextsError
 from llm_worker_rbee.domain.render_limits import Meter, TooMuchError
-from llm_worker_rbee.engine.template_sandbox import COMPILE_ERRORS, RENDER_ERRORS, Program, compile_template
+from llm_worker_rbee.engine.template_sandbox import COMPILE_ERRORS, RENDER_ERRORS, Program, compile_template, reason
 from rbee_shared.contracts.tasks import ChatMessage
 from rbee_shared.errors import InvalidRequestError
 
@@ -50,7 +50,7 @@ class ChatTemplate:
             try:
                 self._program = compile_template(source)
             except COMPILE_ERRORS as error:
-                self.fault = f"is not valid: {error}"
+                self.fault = f"is not valid: {reason(error)}"
 
     def render(
         self, messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, Any]] = (), *, field: str = "messages"
@@ -75,7 +75,7 @@ class ChatTemplate:
         except (TooMuchError, TooManyControlTextsError) as error:
             raise _refused(field, f"the model's chat template {error}") from None
         except RENDER_ERRORS as error:
-            why = shield.reveal(str(error))[:_MAX_REASON] or type(error).__name__
+            why = shield.reveal(reason(error))[:_MAX_REASON]
             raise _refused(field, f"the model's chat template refuses this conversation: {why}") from None
         # the tokenizer puts it there itself: not twice
         return shield.pieces(text.removeprefix(self._added))

@@ -41,12 +41,16 @@ class Vocabulary:
     def tokenize(self, piece: Piece, *, add_special: bool) -> list[int]:
         """The tokens of a text; `add_special` puts what the model wants at the beginning of a prompt. Thread-safe."""
         data = piece.text.encode("utf-8", errors="replace")
-        room = len(data) + 8  # no token is shorter than a byte; the rest is BOS, EOS and a space
-        tokens = (ctypes.c_int32 * room)()
-        count = self._c.llama_tokenize(self._vocab, data, len(data), tokens, room, add_special, piece.special)
+        tokens, count = self._tokenized(data, len(data) + 8, add_special=add_special, special=piece.special)
+        if count < 0:  # a space may be three tokens where the vocabulary has no piece for it: llama.cpp says how many
+            tokens, count = self._tokenized(data, -count, add_special=add_special, special=piece.special)
         if count < 0:
             raise InternalError(f"llama.cpp wants room for {-count} tokens of {len(data)} bytes")
-        return [int(token) for token in tokens[:count]]
+        return tokens[:count]
+
+    def _tokenized(self, data: bytes, room: int, *, add_special: bool, special: bool) -> tuple[Any, int]:
+        tokens = (ctypes.c_int32 * room)()
+        return tokens, self._c.llama_tokenize(self._vocab, data, len(data), tokens, room, add_special, special)
 
     @cached_property
     def ends(self) -> list[int]:

@@ -49,7 +49,7 @@ def checking(source: str, strings: dict[str, str], limit_s: float = LIMIT_S) -> 
 
     Args:
         source: the template.
-        strings: the variables that it always gets, `ChatTemplate.strings`.
+        strings: the variables that it always gets, see `chat.strings_of`.
         limit_s: for the whole check, from now on.
     """
     with tempfile.TemporaryFile("w+") as given:  # no pipe: it would block until the child has started

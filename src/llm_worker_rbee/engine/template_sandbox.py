@@ -13,7 +13,7 @@ from types import CodeType
 from typing import Any
 
 from jinja2 import Template, meta, nodes
-from jinja2.exceptions import TemplateError
+from jinja2.exceptions import TemplateError, TemplateSyntaxError
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import pass_context
@@ -74,6 +74,13 @@ def compile_template(source: str) -> Program:
     tree = environment.parse(source)
     takes_tools = "tools" in meta.find_undeclared_variables(tree)
     return Program(takes_tools, environment.compile(tree))
+
+
+def reason(error: BaseException) -> str:
+    """What an error of a template says, in one line."""
+    if isinstance(error, TemplateSyntaxError):
+        return f"{error.message} (line {error.lineno})"
+    return str(error) or type(error).__name__
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):

@@ -13,7 +13,7 @@ import time
 from typing import Any, TypedDict
 
 from llm_worker_rbee.domain.render_limits import Meter, TooMuchError
-from llm_worker_rbee.engine.template_sandbox import COMPILE_ERRORS, RENDER_ERRORS, compile_template
+from llm_worker_rbee.engine.template_sandbox import COMPILE_ERRORS, RENDER_ERRORS, compile_template, reason
 
 MEMORY_BYTES = 512 * 1024 * 1024
 CPU_S = 3
@@ -60,16 +60,16 @@ def fault_of(trial: Trial) -> str:
     try:
         program = compile_template(trial["source"])
     except COMPILE_ERRORS as error:
-        return f"is not valid: {error}"
+        return f"is not valid: {reason(error)}"
     for messages, tools in _CONVERSATIONS:
-        meter = Meter(time.monotonic, trial["limit_s"])
         variables = {"messages": messages, "tools": tools, "add_generation_prompt": True, **trial["strings"]}
         try:
+            meter = Meter(time.monotonic, trial["limit_s"])
             program.render(meter, {name: meter.keep_all(value) for name, value in variables.items()})
         except TooMuchError as error:
             return str(error)
         except MemoryError:
-            return "needs too much memory"
+            return f"needs more than {MEMORY_BYTES} bytes of memory"
         except RENDER_ERRORS:
             continue  # it may well refuse this conversation
     return ""

@@ -25,7 +25,7 @@ def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def endless_worker(tmp_path: Path, endless: Path) -> AsyncGenerator[RunningWorker]:
-    """A ready worker whose answers are long enough to be interrupted."""
-    async with worker_process(tmp_path, "--n-ctx", "32768", model=endless) as running_worker:
+    """A ready worker of one slot, whose answers are long enough to be interrupted."""
+    async with worker_process(tmp_path, "--n-ctx", "32768", "--slots", "1", model=endless) as running_worker:
         await running_worker.until_ready()
         yield running_worker

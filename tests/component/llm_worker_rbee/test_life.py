@@ -97,8 +97,10 @@ async def test_it_reports_to_its_hive(tmp_path: Path) -> None:
         "backend": "cpu",
         "device": "cpu",
         "narrated": 5,
+        "memory": beat["memory"],
     }
-    assert (beat["worker_id"], beat["url"], beat["slots_total"], beat["slots_busy"]) == ("w1", worker.url, 1, 0)
+    assert beat["memory"]["weights_bytes"] == pytest.approx(STORYTELLER.stat().st_size, rel=0.05)
+    assert (beat["worker_id"], beat["url"], beat["slots_total"], beat["slots_busy"]) == ("w1", worker.url, 4, 0)
     assert beat["rss_bytes"] > 10_000_000
     assert {authorization for _, _, authorization in hive.heard} == {f"Bearer {KEY}"}
 
@@ -161,7 +163,12 @@ async def test_a_file_that_is_no_model(tmp_path: Path, content: bytes | str | No
         pytest.param(["--backend", "cuda"], "BACKEND_UNAVAILABLE", id="a build without it"),
         pytest.param(["--device", "7"], "BACKEND_UNAVAILABLE", id="device 7"),
         pytest.param(["--device", "gpu1"], "BACKEND_UNAVAILABLE", id="no device of the processor"),
-        pytest.param(["--slots", "2"], "NOT_SUPPORTED", id="slots"),
+        pytest.param(["--slots", "257"], "INVALID_REQUEST", id="slots"),
+        pytest.param(["--slots", "8", "--n-ctx", "7"], "INVALID_REQUEST", id="less than a token for each slot"),
+        pytest.param(["--kv", "shared"], "INVALID_REQUEST", id="unknown kind of cache"),
+        pytest.param(["--kv-type", "q9"], "INVALID_REQUEST", id="unknown number format"),
+        pytest.param(["--prefill-chunk", "513"], "INVALID_REQUEST", id="a chunk that fits no step"),
+        pytest.param(["--queue", "3"], "INVALID_REQUEST", id="a line in a cluster"),
         pytest.param(["--backend", "abacus"], "INVALID_REQUEST", id="unknown backend"),
         pytest.param(["--n-ctx", "0"], "INVALID_REQUEST", id="no context"),
     ],

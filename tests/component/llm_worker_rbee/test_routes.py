@@ -20,7 +20,7 @@ async def test_health_needs_no_key(worker: RunningWorker) -> None:
     assert health["status"] == "healthy"
     assert health["program"] == "llm-worker-rbee"
     assert health["instance"] == worker.child.listening.instance if worker.child.listening else False
-    assert (health["slots_total"], health["slots_busy"], health["vram_bytes"]) == (1, 0, 0)
+    assert (health["slots_total"], health["slots_busy"], health["vram_bytes"]) == (4, 0, 0)
     assert 10_000_000 < health["rss_bytes"] < 1_000_000_000
     assert health["model_ref"].startswith("file:/")
 
@@ -100,7 +100,7 @@ async def test_bad_values_are_named_and_refused(worker: RunningWorker, body: str
     assert (await worker.health())["slots_busy"] == 0
 
 
-@pytest.mark.parametrize("field", ["grammar", "resume", "json_schema", "session_id"])
+@pytest.mark.parametrize("field", ["priority", "deadline_ms", "session_id"])
 async def test_what_is_not_built_is_named_and_refused(worker: RunningWorker, field: str) -> None:
     response = await worker.client.post("/execute", json={"prompt": "x", field: "y"})
 
@@ -141,7 +141,7 @@ async def test_metrics_count(worker: RunningWorker) -> None:
     assert grown["rbee_worker_tokens_out_total"] == 3
     assert grown["rbee_worker_ttft_seconds_count"] == 1
     assert grown['rbee_worker_answers_total{stop_reason="MAX_TOKENS"}'] == 1
-    assert after["rbee_worker_slots"] == 1
+    assert after["rbee_worker_slots"] == 4
 
 
 async def test_unknown_routes_and_methods(worker: RunningWorker) -> None:
@@ -151,7 +151,7 @@ async def test_unknown_routes_and_methods(worker: RunningWorker) -> None:
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "METHOD_NOT_ALLOWED")
 
 
-async def test_a_second_request_is_refused_while_the_first_runs(endless_worker: RunningWorker) -> None:
+async def test_a_request_beyond_the_slots_is_refused_at_once(endless_worker: RunningWorker) -> None:
     client = endless_worker.client
     body = {"job_id": "j1", "prompt": "x", "max_tokens": 32_000}
     async with client.stream("POST", "/execute", json=body) as first:
