@@ -169,7 +169,8 @@ LLAMA3 = """\
 {%- endif %}
 {%- for message in messages %}
     {%- if not (message.role == 'ipython' or message.role == 'tool' or 'tool_calls' in message) %}
-        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' }}
+        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}
+        {{- message['content'] | trim + '<|eot_id|>' }}
     {%- elif 'tool_calls' in message %}
         {%- if not message.tool_calls|length == 1 %}
             {{- raise_exception("This model only supports single tool-calls at once!") }}
@@ -236,7 +237,8 @@ QWEN = """\
             {%- set reasoning_content = message.reasoning_content %}
         {%- else %}
             {%- if '</think>' in content %}
-                {%- set reasoning_content = content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') %}
+                {%- set reasoning_content = content.split('</think>')[0].rstrip('\n').split('<think>')[-1] %}
+                {%- set reasoning_content = reasoning_content.lstrip('\n') %}
                 {%- set content = content.split('</think>')[-1].lstrip('\n') %}
             {%- endif %}
         {%- endif %}
@@ -341,7 +343,8 @@ TYPESCRIPT = """\
     {{- '<|start|>' ~ message.role ~ (' to=' ~ message.name if message.name else '') ~ '<|message|>' -}}
     {{- message.content|indent(2)|replace('\t', ' ') -}}
     {%- for call in message.tool_calls or [] -%}
-        {{- '%s(%s)'|format(call.function.name, call.function.arguments|tojson(separators=(',', ':'), sort_keys=true)) -}}
+        {%- set given = call.function.arguments|tojson(separators=(',', ':'), sort_keys=true) -%}
+        {{- '%s(%s)'|format(call.function.name, given) -}}
     {%- endfor -%}
     {{- '<|end|>' -}}
 {%- endfor -%}
@@ -360,9 +363,9 @@ ALL = {
     "typescript": TYPESCRIPT,
 }
 
-TAKE_TOOLS = {"mistral", "llama3", "qwen", "typescript"}
+TAKE_TOOLS = ("llama3", "mistral", "qwen", "typescript")
 
-USER: dict[str, Any] = {"role": "user", "content": " What's the weather in \"Zürich\" 🐝?\n"}
+USER: dict[str, Any] = {"role": "user", "content": ' What\'s the weather in "Zürich" 🐝?\n'}
 SYSTEM: dict[str, Any] = {"role": "system", "content": "Be brief. "}
 ANSWER: dict[str, Any] = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nSunny."}
 AGAIN: dict[str, Any] = {"role": "user", "content": "And tomorrow?\n\tWell?"}

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tests.support.worker import STORYTELLER
+
 from llm_worker_rbee.domain.engine_events import (
     Begun,
     Emitted,
@@ -15,13 +17,13 @@ from llm_worker_rbee.domain.engine_events import (
     Failed,
     Finished,
     Loaded,
+    ModelFacts,
     Order,
     Preempted,
 )
 from llm_worker_rbee.engine.request import LoadRequest
 from llm_worker_rbee.engine_thread import EngineThread
 from rbee_shared.contracts.tasks import ExecuteRequest, StopReason
-from tests.support.worker import STORYTELLER
 
 GENEROUS_S = 60.0
 
@@ -53,8 +55,9 @@ class Told:
 class Engine:
     """Orders answers and collects what is told of them."""
 
-    def __init__(self, thread: EngineThread, told: "queue.SimpleQueue[list[EngineEvent]]") -> None:
+    def __init__(self, thread: EngineThread, facts: ModelFacts, told: "queue.SimpleQueue[list[EngineEvent]]") -> None:
         self.thread = thread
+        self.facts = facts
         self._told = told
         self._key = 0
 
@@ -100,16 +103,15 @@ def running_engine(model: Path = STORYTELLER, **flags: Any) -> Generator[Engine]
     thread = EngineThread(replace(LoadRequest(model), **flags), "cpu", "0")
     thread.start(told.put)
     try:
-        _wait_loaded(told)
-        yield Engine(thread, told)
+        yield Engine(thread, _wait_loaded(told), told)
     finally:
         assert thread.close(GENEROUS_S)
 
 
-def _wait_loaded(told: "queue.SimpleQueue[list[EngineEvent]]") -> None:
+def _wait_loaded(told: "queue.SimpleQueue[list[EngineEvent]]") -> ModelFacts:
     while True:
         for event in told.get(timeout=GENEROUS_S):
             if isinstance(event, EngineFailed):
                 raise event.error
             if isinstance(event, Loaded):
-                return
+                return event.model

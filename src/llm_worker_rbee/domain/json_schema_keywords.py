@@ -37,9 +37,13 @@ def _divisor(out: dict[str, Any], key: str, value: Any, _: Schema) -> None:
     out[key] = value
 
 
-def _type(out: dict[str, Any], key: str, value: Any, _: Schema) -> None:
-    values.check_types(value)
+def _type(out: dict[str, Any], key: str, value: Any, schema: Schema) -> None:
+    """Numbers without bounds get some: a small model counts on for ever, and readers differ beyond 2^53."""
     out[key] = value
+    if values.check_types(value) & {"number", "integer"}:
+        for bound, limit in (("minimum", -values.MAX_NUMBER), ("maximum", values.MAX_NUMBER)):
+            if bound not in schema and f"exclusive{bound.capitalize()}" not in schema:
+                out[bound] = limit
 
 
 def _constant(out: dict[str, Any], key: str, value: Any, _: Schema) -> None:

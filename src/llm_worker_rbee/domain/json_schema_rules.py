@@ -85,8 +85,7 @@ class _Walk:
         }
 
     def result(self) -> dict[str, Any]:
-        whole: dict[str, Any] = {}
-        root = self._add(self._root, whole.update, part="", nesting=1)
+        root = self._add(self._root, lambda _: None, part="", nesting=1)
         while self._todo:
             self._visit(self._todo.pop())
         if self._unsupported:
@@ -94,7 +93,7 @@ class _Walk:
             raise RefusedFormError(f"cannot be enforced: {', '.join(keys)}", keys)
         self._check_divisors()
         self._close_dead_ends(root)
-        return {**whole, "$defs": self._definitions} if self._definitions else whole
+        return {**root.out, "$defs": self._definitions} if self._definitions else root.out
 
     def _add(self, source: Any, put: Put, part: str, nesting: int) -> _Node:
         node = _Node(source, put, part, nesting)

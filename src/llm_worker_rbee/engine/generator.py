@@ -132,7 +132,7 @@ class Generator:
     # after the step
 
     def _take_back(self, stepped: list[Sequence], events: list[EngineEvent]) -> None:
-        """The cache had no room although it was counted: the step did not happen; somebody leaves, and it is planned anew.
+        """The cache had no room although it was counted: the step did not happen, somebody leaves.
 
         A step of llama.cpp may want more cells than tokens, as with a sliding window.
         """

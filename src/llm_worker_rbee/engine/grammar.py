@@ -4,6 +4,7 @@ Every answer that ends under a guide is a sentence of its grammar, or JSON that 
 promised is refused when the guide is made, within bounds of time and memory that no grammar or schema moves.
 """
 
+import contextlib
 import json
 import re
 import threading
@@ -14,7 +15,7 @@ from typing import Any
 from llm_worker_rbee.domain.gbnf_to_lark import gbnf_to_lark
 from llm_worker_rbee.domain.json_schema_rules import enforceable_schema
 from llm_worker_rbee.domain.refused_form import RefusedFormError
-from llm_worker_rbee.engine.token_mask import TokenMask
+from llm_worker_rbee.engine.token_mask import LogitMask, TokenBits
 from llm_worker_rbee.engine.token_texts import TokenTexts
 from rbee_shared.errors import InvalidRequestError
 
@@ -43,11 +44,12 @@ _KEYWORD = re.compile(r"\b(?:oneOf|allOf|anyOf|\$ref|patternProperties|minProper
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class _Shared:
     """What all guides of a model share."""
 
     tokenizer: Any
-    mask: TokenMask
+    mask: LogitMask
+    size: int
     limits: Any
     new_matcher: Callable[..., Any]
     ends: frozenset[int]
@@ -59,13 +61,21 @@ class Grammars:
     def __init__(self, bindings: Any, vocab: Any) -> None:
         self._texts = TokenTexts(bindings, vocab)
         self._lock = threading.Lock()
-        self._prepared: _Prepared | None = None
+        self._shared: _Shared | None = None
 
     def prepare(self) -> None:
-        """Import and build what the first guide needs. Takes a tenth of a second, and some more for 150,000 tokens."""
+        """Import and build what the first guide needs, so that it waits for nothing.
+
+        A tenth of a second, and half a second with 150,000 tokens: llguidance holds the GIL for most of it.
+        """
+        with contextlib.suppress(RefusedFormError):  # the first guide will say it
+            self._prepared()
+
+    def _prepared(self) -> _Shared:
         with self._lock:
-            if self._prepared is None:
-                self._prepared = _prepare(self._texts)
+            if self._shared is None:
+                self._shared = _prepare(self._texts)
+            return self._shared
 
     def guide(self, grammar: str | None, json_schema: Mapping[str, Any] | None) -> "Guide":
         """The state of one new answer of that form.
@@ -81,25 +91,24 @@ class Grammars:
             raise _refusal(field, error) from None
 
     def _begin(self, form: str) -> "Guide":
-        self.prepare()
-        prepared = self._prepared
-        assert prepared is not None
-        matcher = prepared.new_matcher(prepared.tokenizer, _HEAD + form, log_level=0, limits=prepared.limits)
+        shared = self._prepared()
+        matcher = shared.new_matcher(shared.tokenizer, _HEAD + form, log_level=0, limits=shared.limits)
         _require_no_error(matcher)
-        guide = Guide(matcher, prepared.mask, prepared.ends)
-        if not prepared.mask.compute(matcher):
-            _require_no_error(matcher)
+        bits = TokenBits(shared.size)
+        bits.compute(matcher)  # here and not in the engine: the first one warms llguidance up, and finds what is empty
+        _require_no_error(matcher)
+        if not bits.has_others_than(shared.ends):
             raise RefusedFormError("no answer is of this form but the empty one")
-        return guide
+        return Guide(matcher, shared, bits)
 
 
 class Guide:
     """What may follow in one answer. Owned by the thread that samples it."""
 
-    def __init__(self, matcher: Any, mask: TokenMask, ends: frozenset[int]) -> None:
+    def __init__(self, matcher: Any, shared: _Shared, bits: TokenBits) -> None:
         self._matcher = matcher
-        self._mask = mask
-        self._ends = ends
+        self._shared = shared
+        self._bits = bits
 
     @property
     def may_end(self) -> bool:
@@ -118,17 +127,17 @@ class Guide:
             False when nothing may follow, not even the end: the form asked more than the limits allow, or this
             vocabulary cannot write it. The row is untouched then, and the answer cannot go on.
         """
-        self._mask.compute(self._matcher)
+        self._bits.compute(self._matcher)
         if self._matcher.is_error():
             return False
-        self._mask.apply(logits)
+        self._shared.mask.apply(self._bits, logits)
         return True
 
     def accept(self, token: int) -> bool:
         """Go on after `token`; False, and nothing has changed, when it may not follow."""
-        if token in self._ends:
+        if token in self._shared.ends:
             return self.may_end
-        return 0 <= token < self._mask.size and self._matcher.try_consume_tokens([token]) == 1
+        return 0 <= token < self._shared.size and self._matcher.try_consume_tokens([token]) == 1
 
 
 def _json_form(schema: Mapping[str, Any]) -> str:
@@ -136,25 +145,25 @@ def _json_form(schema: Mapping[str, Any]) -> str:
     return f"start: %json {json.dumps(written)}\n"
 
 
-def _prepare(texts: TokenTexts) -> _Prepared:
+def _prepare(texts: TokenTexts) -> _Shared:
     from llguidance import LLMatcher, LLParserLimits, LLTokenizer  # noqa: PLC0415 - 65 ms, paid by who needs it
 
     ends = texts.ends()
     try:
         tokenizer = LLTokenizer.from_llamacpp(
-            tokens=texts.all(), vocab_ptr=texts.vocab, tokenize_fptr=texts.tokenize_address, eos_token=ends
+            tokens=texts.all(ends), vocab_ptr=texts.vocab, tokenize_fptr=texts.tokenize_address, eos_token=ends
         )
     except ValueError as error:
         raise RefusedFormError(f"this model's vocabulary cannot be guided: {error}") from None
-    mask = TokenMask(texts.size, ends)
-    return _Prepared(tokenizer, mask, LLParserLimits(**_LIMITS), LLMatcher, frozenset(ends))
+    limits = LLParserLimits(**_LIMITS)
+    return _Shared(tokenizer, LogitMask(texts.size), texts.size, limits, LLMatcher, frozenset(ends))
 
 
 def _require_no_error(matcher: Any) -> None:
     if matcher.is_error():
         # the first lines: below them stand the grammar's text and, after a panic, a trace
-        text = str(matcher.get_error()).partition("\n")[0].partition("JSON schema: ")
-        text = (text[2] or text[0])[:_SHOWN_CHARS]
+        line = str(matcher.get_error()).partition("\n")[0]
+        text = line.rpartition("JSON schema: ")[2][:_SHOWN_CHARS]
         raise RefusedFormError(f"cannot be enforced: {text}", tuple(sorted(set(_KEYWORD.findall(text)))))
 
 

@@ -46,7 +46,7 @@ class Vocabulary:
             tokens, count = self._tokenized(data, -count, add_special=add_special, special=piece.special)
         if count < 0:
             raise InternalError(f"llama.cpp wants room for {-count} tokens of {len(data)} bytes")
-        return tokens[:count]
+        return list(tokens[:count])
 
     def _tokenized(self, data: bytes, room: int, *, add_special: bool, special: bool) -> tuple[Any, int]:
         tokens = (ctypes.c_int32 * room)()

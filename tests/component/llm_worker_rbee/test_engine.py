@@ -162,14 +162,14 @@ def test_no_answer_goes_beyond_what_the_model_was_trained_for(tmp_path: Path) ->
 def test_ten_turns_of_a_conversation_compute_only_what_is_new() -> None:
     with running_engine(slots=2) as engine:
         messages: list[dict[str, str]] = []
-        computed = []
+        computed, total = [], 0
         for turn in range(10):
             messages.append({"role": "user", "content": f"tell me more about fox number {turn}"})
             told = engine.answer(messages=messages, temperature=0, max_tokens=40)
             messages.append({"role": "assistant", "content": told.text})
-            computed.append(len(told.order.prepared.prompt) - told.begun[0].cached_tokens)
+            total = len(told.order.prepared.prompt)
+            computed.append(total - told.begun[0].cached_tokens)
 
-        total = len(told.order.prepared.prompt)
         assert total > 400
         assert max(computed[1:]) < 45, "about what the last turn added, or less"
 
@@ -193,7 +193,8 @@ def test_greedy_text_of_an_f16_model_does_not_depend_on_company(tmp_path: Path) 
 
     assert all(len(ids) == 24 for ids in alone)
     # random weights have narrow margins: the shape of a batch may turn a near tie, not the whole
-    same = sum(one == other for one, other in itertools.chain.from_iterable(zip(a, b) for a, b in zip(alone, together)))
+    pairs = zip(itertools.chain(*alone), itertools.chain(*together), strict=True)
+    same = sum(one == other for one, other in pairs)
     assert same >= 6 * 24 * 0.5
 
 

@@ -33,7 +33,7 @@ def test_no_step_takes_much_longer_than_allowed(base_s: float, row_s: float, gen
 
 def test_a_curve_with_a_knee_is_followed() -> None:
     """Up to 8 rows cost as much as one, as where memory is the limit; more cost in proportion."""
-    pace = Pace()
+    pace, rows = Pace(), 0
     for _ in range(30):
         pace.observe(1, 0.01)
         rows = 1 + pace.chunk_tokens(generating=1, waiting=1)

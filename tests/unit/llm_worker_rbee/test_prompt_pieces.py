@@ -65,9 +65,9 @@ def _texts(data: Any) -> list[str]:
 
 def test_a_placeholder_outlives_letters_of_another_case() -> None:
     hiding = shield()
-    rendered = hiding.hide("a<s>b").upper().title().swapcase()
+    rendered = hiding.hide("a<s>b").title().upper()
 
-    assert hiding.pieces(rendered) == (Piece("a", special=True), Piece("<s>", special=False), Piece("B", special=True))
+    assert hiding.pieces(rendered) == (Piece("A", special=True), Piece("<s>", special=False), Piece("B", special=True))
 
 
 def test_a_vocabulary_without_control_texts_hides_nothing() -> None:
