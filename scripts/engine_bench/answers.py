@@ -4,7 +4,7 @@ Pure. Times are seconds of one clock; a stream's tokens may arrive several at a 
 """
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -96,10 +96,10 @@ def summary(rounds: Sequence[Answers]) -> Summary:
     )
 
 
-def ratio(ours: Sequence[Answers], theirs: Sequence[Answers], figure: str) -> float:
+def ratio(ours: Sequence[Answers], theirs: Sequence[Answers], figure: Callable[[Answers], float]) -> float:
     """Median of the rounds' own ratios: what slows the machine down for a round slows both."""
     pairs = zip(ours, theirs, strict=True)
-    return statistics.median(getattr(mine, figure) / getattr(other, figure) for mine, other in pairs)
+    return statistics.median(figure(mine) / figure(other) for mine, other in pairs)
 
 
 def percentile(values: Iterable[float], share: float) -> float:

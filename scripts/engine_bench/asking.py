@@ -1,4 +1,4 @@
-"""Asking over HTTP, the same way whoever answers: what a dialect's requests look like, and the client that sends them."""
+"""Asking over HTTP, the same way whoever answers: what a dialect's requests look like, and the client for them."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""A child process that generates without HTTP: one JSON line with prompts in, one with the times of their tokens out."""
+"""A child process that generates without HTTP: a JSON line with prompts in, one with the times of their tokens out."""
 
 import json
 import sys

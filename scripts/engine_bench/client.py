@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-_CHUNK_BYTES = 65_536
+_CHUNK_BYTES = 16_384
 _TOLD_BYTES = 2_000
 
 
@@ -38,7 +38,7 @@ class _Stream:
     def send(self) -> None:
         self.sent_s = time.perf_counter()
         self.socket.sendall(self._message)
-        self.socket.setblocking(False)
+        self.socket.settimeout(0)
 
     def receive(self) -> bool:
         """Take what is there; False at the end."""

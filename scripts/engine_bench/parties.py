@@ -1,29 +1,19 @@
-"""Whoever generates: a bare loop, the engine thread, the worker, a peer. Each is a block, and each is asked alike."""
+"""Whoever generates: a bare loop or the engine thread in a child, the worker or a peer over HTTP; all asked alike."""
 
 import json
-import os
-import shlex
-import signal
-import socket
 import subprocess
-import sys
-import time
-from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.request import urlopen
 
 from engine_bench.answers import Answers, answers_of
-from engine_bench.asking import OPENAI, WORKER, Ask, Dialect, ask_all
-from engine_bench.serving import Serving
+from engine_bench.asking import Ask, Dialect, ask_all
 from engine_bench.words import Prompt
-from measuring import new_home
 
-_SCRIPTS = Path(__file__).resolve().parent.parent
-_START_S = 600.0
 _STOP_S = 30.0
-_ASK_AGAIN_S = 0.05
+_HEALTH_S = 10.0
 
 
 class Party(Protocol):
@@ -38,6 +28,7 @@ class Party(Protocol):
 class Child:
     """`engine_bench.bare` or `engine_bench.alone`."""
 
+    name: str
     process: subprocess.Popen[str]
 
     def answer(self, prompts: Sequence[Prompt], tokens: int) -> Answers:
@@ -50,7 +41,7 @@ class Child:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"{' '.join(map(str, self.process.args))} ended with {self.process.wait(_STOP_S)}")  # type: ignore[arg-type]
+            raise SystemExit(f"{self.name} ended with {self.process.wait(_STOP_S)}")
         return dict(json.loads(line))
 
 
@@ -78,69 +69,5 @@ class Server:
         return int(lines[0][1]) * 1024
 
     def health(self) -> dict[str, Any]:
-        return dict(json.loads(_get(self.url, "/health")[1]))
-
-
-@contextmanager
-def child(module: str, serving: Serving) -> Generator[Child]:
-    """`engine_bench.MODULE`, with its model loaded."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", f"engine_bench.{module}", json.dumps(serving.facts())],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(_SCRIPTS)},
-        text=True,
-    )
-    try:
-        party = Child(process)
-        party.read()
-        yield party
-    finally:
-        process.kill()  # it holds nothing but memory
-        process.communicate(timeout=_STOP_S)
-
-
-@contextmanager
-def worker(serving: Serving, options: Sequence[str] = ()) -> Generator[Server]:
-    """A real worker in a home of its own, ready."""
-    port = _free_port()
-    flags = [
-        *("--local-mode", "--model", str(serving.model), "--port", str(port), "--threads", str(serving.threads)),
-        *("--slots", str(serving.slots), "--n-ctx", str(serving.n_ctx), "--kv", serving.kv, *options),
-    ]
-    with new_home() as cluster:
-        running = cluster.start("llm-worker-rbee", *flags, stdout=subprocess.DEVNULL)
-        server = Server(f"http://127.0.0.1:{port}", WORKER, running.pid)
-        _wait_until_up(running.process, server.url, "/v1/ready", lambda: running.stderr)
-        yield server
-        running.process.terminate()
-        running.wait(_STOP_S)
-
-
-@contextmanager
-def peer(command: str, serving: Serving, extra: dict[str, Any]) -> Generator[Server]:
-    """The peer that `command` starts, ready; its whole process group ends with the block."""
-    port = _free_port()
-    argv = shlex.split(_fill_in(command, serving, port))
-    process = subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_until_up(process, url, "/health", lambda: shlex.join(argv))
-        yield Server(url, _openai(extra), process.pid)
-    finally:
-        with ExitStack() as stack:
-            stack.callback(process.wait, _STOP_S)
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def standing_peer(url: str, extra: dict[str, Any]) -> Server:
-    """A peer that somebody else started."""
-    return Server(url.rstrip("/"), _openai(extra))
-
-
-def _openai(extra: dict[str, Any]) -> Dialect:
-    return Dialect(
-        OPENAI.path, OPENAI.marker, OPENAI.body, OPENAI.tokens_field, OPENAI.cached_field, {"model": "bench", **extra}
-    )
+        with urlopen(f"{self.url}/health", timeout=_HEALTH_S) as answer:  # noqa: S310 - our own http URL
+            return dict(json.load(answer))

@@ -144,7 +144,7 @@ def test_bodies_that_are_no_tasks(cluster: Cluster) -> None:
         too_big = http.post("/v2/tasks", content=b'{"prompt": "' + b"x" * 10_000_000 + b'"}')
         many = http.post("/v2/tasks", content=b'{"prompt":"x","max_tokens":0,"temperature":NaN,"top_k":-1,"stop":[""]}')
         unknown = http.post("/v2/tasks", json={"prompt": "hello", "frobnicate": 1, "stream": True})
-        unbuilt = http.post("/v2/tasks", json={"prompt": "hello", "grammar": "root ::= x"})
+        unbuilt = http.post("/v2/tasks", json={"prompt": "hello", "deadline_ms": 5000})
         missing = http.get("/v2/tasks/task-0")
 
     assert {(a.status_code, a.json()["error"]["code"]) for a in answers} == {(400, "INVALID_REQUEST")}
@@ -154,7 +154,7 @@ def test_bodies_that_are_no_tasks(cluster: Cluster) -> None:
     }  # fmt: skip
     assert "ignoring unknown fields: frobnicate" in unknown.text
     assert (unbuilt.status_code, unbuilt.json()["error"]["code"]) == (400, "NOT_SUPPORTED")
-    assert "grammar" in unbuilt.json()["error"]["message"]
+    assert "deadline_ms" in unbuilt.json()["error"]["message"]
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "TASK_NOT_FOUND")
     assert cluster.keeper("queen", "stop").wait() == 0
 

@@ -30,7 +30,7 @@ def test_a_warm_worker_is_reused_and_everything_stays_until_the_queen_is_stopped
     with queen.http() as http:
         (worker,) = http.get("/v2/workers").json()["workers"]
         (node,) = http.get("/v2/nodes").json()["nodes"]
-    assert (worker["state"], worker["slots_total"], worker["slots_available"]) == ("idle", 1, 1)
+    assert (worker["state"], worker["slots_total"], worker["slots_available"]) == ("idle", 4, 4)
     assert "api_key" not in worker
     assert (node["name"], node["state"], node["workers"]) == ("localhost", "online", 1)
 
@@ -107,11 +107,14 @@ def _start_and_cancel(http: httpx2.Client, task: dict[str, object], way: str) ->
             assert http.delete(f"/v2/tasks/{task_id}").json()["status"] == "cancelled"
 
 
-def test_tasks_wait_first_in_first_out_and_are_told_their_place(queen: Cluster, endless: str) -> None:
+def test_tasks_wait_first_in_first_out_and_are_told_their_place(cluster: Cluster, endless: str) -> None:
+    cluster.env |= {"RBEE_WORKER_SLOTS": "1"}
+    cluster.standing_queen()
+
     def finished(http: httpx2.Client, ids: list[str]) -> list[int]:
         return [http.get(f"/v2/tasks/{id_}").json()["finished_at_ms"] or 0 for id_ in ids]
 
-    with queen.http() as http:
+    with cluster.http() as http:
         task = {"prompt": "wait", "model": endless, "max_tokens": 300}
         ids = [http.post("/v2/tasks", json=task).json()["task_id"] for _ in range(6)]
         streams = [frames_of(http.get(f"/v2/tasks/{id_}/events").text) for id_ in ids]
@@ -123,6 +126,25 @@ def test_tasks_wait_first_in_first_out_and_are_told_their_place(queen: Cluster, 
     assert places[0] == []
     assert places[5][-1] == 1
     assert places[5] == sorted(places[5], reverse=True)
+    assert cluster.keeper("queen", "stop").wait() == 0
+
+
+def test_as_many_tasks_run_at_once_as_the_worker_has_slots(queen: Cluster, endless: str) -> None:
+    task = {"prompt": "wait", "model": endless, "max_tokens": 600}
+    with queen.http() as http:
+        http.post("/v2/tasks", json={**task, "max_tokens": 1, "stream": False}).raise_for_status()
+        ids = [http.post("/v2/tasks", json=task).json()["task_id"] for _ in range(4)]
+        most_at_once = 0
+        while {http.get(f"/v2/tasks/{id_}").json()["status"] for id_ in ids} != {"completed"}:
+            (worker,) = http.get("/v2/workers").json()["workers"]
+            most_at_once = max(most_at_once, worker["slots_total"] - worker["slots_available"])
+        streams = [frames_of(http.get(f"/v2/tasks/{id_}/events").text) for id_ in ids]
+
+    assert most_at_once == 4
+    for frames in streams:
+        tokens = [frame for frame in frames if frame["type"] == "token"]
+        assert [token["i"] for token in tokens] == list(range(len(tokens)))
+        assert frames[-1]["tokens_out"] == 600
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back(cluster: Cluster, endless: str) -> None:

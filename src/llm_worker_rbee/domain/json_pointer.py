@@ -1,8 +1,10 @@
 """Where a `$ref` leads inside one JSON document (RFC 6901, as a URI fragment). Pure."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote
+
+_ENCODED = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
 def resolve(document: Any, reference: str) -> Any:
@@ -17,7 +19,7 @@ def resolve(document: Any, reference: str) -> Any:
         raise LookupError("only references into the document itself, as #/$defs/name, are followed")
     found = document
     for part in reference[2:].split("/"):
-        name = unquote(part).replace("~1", "/").replace("~0", "~")
+        name = _decoded(part).replace("~1", "/").replace("~0", "~")
         if isinstance(found, Mapping) and name in found:
             found = found[name]
         elif isinstance(found, list) and name.isascii() and name.isdigit() and int(name) < len(found):
@@ -25,3 +27,8 @@ def resolve(document: Any, reference: str) -> Any:
         else:
             raise LookupError("nothing is there")
     return found
+
+
+def _decoded(part: str) -> str:
+    data = part.encode(errors="replace")
+    return _ENCODED.sub(lambda found: bytes.fromhex(found[1].decode()), data).decode(errors="replace")

@@ -14,6 +14,7 @@ _ANNOTATIONS = frozenset(
         *("deprecated", "readOnly", "writeOnly", "discriminator", "contentEncoding", "contentMediaType"),
     )
 )
+_EXCLUSIVE = {"minimum": "exclusiveMinimum", "maximum": "exclusiveMaximum"}
 Schema = Mapping[str, Any]
 Write = Callable[[dict[str, Any], str, Any, Schema], None]
 
@@ -21,6 +22,14 @@ Write = Callable[[dict[str, Any], str, Any, Schema], None]
 def is_annotation(key: str) -> bool:
     """Whether it says nothing about what is valid."""
     return key in _ANNOTATIONS or key.startswith("x-")
+
+
+def written_pattern(key: str, pattern: str) -> str:
+    """A regular expression that stands at or in `key`, for llguidance."""
+    try:
+        return rust_pattern(pattern)
+    except RefusedFormError as error:
+        raise RefusedFormError(f"{key}: {error}", (key,)) from None
 
 
 def _number(out: dict[str, Any], key: str, value: Any, _: Schema) -> None:
@@ -41,9 +50,8 @@ def _type(out: dict[str, Any], key: str, value: Any, schema: Schema) -> None:
     """Numbers without bounds get some: a small model counts on for ever, and readers differ beyond 2^53."""
     out[key] = value
     if values.check_types(value) & {"number", "integer"}:
-        for bound, limit in (("minimum", -values.MAX_NUMBER), ("maximum", values.MAX_NUMBER)):
-            if bound not in schema and f"exclusive{bound.capitalize()}" not in schema:
-                out[bound] = limit
+        limits = {"minimum": -values.MAX_NUMBER, "maximum": values.MAX_NUMBER}
+        out.update({each: limit for each, limit in limits.items() if not schema.keys() & {each, _EXCLUSIVE[each]}})
 
 
 def _constant(out: dict[str, Any], key: str, value: Any, _: Schema) -> None:
@@ -56,7 +64,7 @@ def _constant(out: dict[str, Any], key: str, value: Any, _: Schema) -> None:
 def _pattern(out: dict[str, Any], key: str, value: Any, _: Schema) -> None:
     if not isinstance(value, str):
         raise RefusedFormError("pattern must be a string", ("pattern",))
-    out[key] = rust_pattern(value)
+    out[key] = written_pattern(key, value)
 
 
 def _format(out: dict[str, Any], _: str, value: Any, schema: Schema) -> None:

@@ -17,7 +17,7 @@ _TOKEN = re.compile(
       | (?P<open>\((?:\?:|\?P?<[A-Za-z_]\w*>)?(?!\?))
       | (?P<close>\))
       | (?P<mark>[|^$])
-      | (?P<set>\[\^?(?:[^\]\\]|\\.)+\])
+      | (?P<set>\[(?:\^|(?!\^))(?:[^\]\\]|\\.)+\])
       | (?P<escape>\\(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|c[A-Za-z]|[pP]\{[A-Za-z]+\}|[^xucpP]))
       | (?P<char>[^\\()\[{*+?|^$])""",
     re.VERBOSE | re.DOTALL,

@@ -13,8 +13,7 @@ from typing import Any
 from llm_worker_rbee.domain import json_schema_values as values
 from llm_worker_rbee.domain.horn import provable
 from llm_worker_rbee.domain.json_pointer import resolve
-from llm_worker_rbee.domain.json_schema_keywords import WRITERS, is_annotation
-from llm_worker_rbee.domain.json_schema_pattern import rust_pattern
+from llm_worker_rbee.domain.json_schema_keywords import WRITERS, is_annotation, written_pattern
 from llm_worker_rbee.domain.json_size import check_size
 from llm_worker_rbee.domain.refused_form import RefusedFormError
 
@@ -91,6 +90,7 @@ class _Walk:
         if self._unsupported:
             keys = tuple(sorted(self._unsupported)[:_SHOWN_KEYS])
             raise RefusedFormError(f"cannot be enforced: {', '.join(keys)}", keys)
+        self._refuse_circles()
         self._check_divisors()
         self._close_dead_ends(root)
         return {**root.out, "$defs": self._definitions} if self._definitions else root.out
@@ -148,6 +148,15 @@ class _Walk:
             if node not in satisfiable:
                 node.put(_NOTHING)
 
+    def _refuse_circles(self) -> None:
+        """A schema that speaks of a value by way of itself has no meaning: validators run round it."""
+        spoken_of: defaultdict[_Node, set[_Node]] = defaultdict(set)
+        for one, other in self._same_value:
+            spoken_of[one].add(other)
+        straight = provable((node, frozenset(spoken_of[node])) for node in self._nodes)
+        if len(straight) < len(self._nodes):
+            raise RefusedFormError("$ref leads in a circle without going into a value", ("$ref",))
+
     def _check_divisors(self) -> None:
         """Those of schemas that speak of the same value meet in one number."""
         leader: dict[_Node, _Node] = {}
@@ -174,10 +183,12 @@ class _Walk:
         return self._add(source, put, node.part, node.nesting + 1)
 
     def _reference(self, node: _Node, key: str, value: Any) -> None:
+        if not isinstance(value, str):
+            raise RefusedFormError("$ref must be a string", (key,))
         try:
             target = resolve(self._root, value)
         except LookupError as error:
-            raise RefusedFormError(f"$ref {str(value)[:_SHOWN_CHARS]!r}: {error}", (key,)) from None
+            raise RefusedFormError(f"$ref {value[:_SHOWN_CHARS]!r}: {error}", (key,)) from None
         if id(target) not in self._targets:
             name = f"r{len(self._targets)}"
             self._definitions[name] = None
@@ -228,7 +239,7 @@ class _Walk:
         written = node.out[key] = dict[str, Any]()
         for name, source in value.items():
             values.check_text(key, name)
-            written_name = rust_pattern(name) if key == "patternProperties" else name
+            written_name = written_pattern(key, name) if key == "patternProperties" else name
             if written_name in written:
                 raise RefusedFormError("two names in patternProperties are one pattern", (key,))
             written[written_name] = None

@@ -22,7 +22,7 @@ MAX_COUNT = {
 }
 MAX_NUMBER = 2**53
 MAX_DIVISOR_DIGITS = 6
-MAX_COMMON_DIVISOR = 100_000
+MAX_COMMON_DIVISOR = 10_000  # llguidance keeps a state for each remainder
 
 _YEAR = r"(?:[0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)"
 _LEAP_YEAR = r"(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)"
@@ -64,7 +64,11 @@ def divisor(value: object) -> Decimal:
     exact = Decimal(str(value)).normalize()
     digits = max(0, -int(exact.as_tuple().exponent))
     if exact <= 0 or digits > MAX_DIVISOR_DIGITS or exact.scaleb(digits) > MAX_COMMON_DIVISOR:
-        raise RefusedFormError(f"{key} must be positive, with at most {MAX_DIVISOR_DIGITS} significant digits", (key,))
+        raise RefusedFormError(
+            f"{key} must be positive, with at most {MAX_DIVISOR_DIGITS} digits after the point,"
+            f" and at most {MAX_COMMON_DIVISOR} without it",
+            (key,),
+        )
     shifted = float(exact)
     for _ in range(digits):  # as llguidance does it, with its rounding
         shifted *= 10.0

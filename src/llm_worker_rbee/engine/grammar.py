@@ -40,7 +40,8 @@ _LIMITS = {
     "verbose_errors": False,
 }
 _SHOWN_CHARS = 300
-_KEYWORD = re.compile(r"\b(?:oneOf|allOf|anyOf|\$ref|patternProperties|minProperties|maxProperties|multipleOf)\b")
+_KEYWORD = re.compile(r"oneOf|\$ref|patternProperty|minProperties|maxProperties|multipleOf|required|sibling keys")
+_KEYS = {"patternProperty": "patternProperties", "sibling keys": "$ref"}
 
 
 @dataclass(frozen=True)
@@ -163,8 +164,11 @@ def _require_no_error(matcher: Any) -> None:
     if matcher.is_error():
         # the first lines: below them stand the grammar's text and, after a panic, a trace
         line = str(matcher.get_error()).partition("\n")[0]
-        text = line.rpartition("JSON schema: ")[2][:_SHOWN_CHARS]
-        raise RefusedFormError(f"cannot be enforced: {text}", tuple(sorted(set(_KEYWORD.findall(text)))))
+        text = line.rpartition("JSON schema: ")[2].partition(". Enable ")[0][:_SHOWN_CHARS]
+        if "NoExtension" in text:
+            text = "nothing is of this form"
+        keys = sorted({_KEYS.get(word, word) for word in _KEYWORD.findall(text)})
+        raise RefusedFormError(f"cannot be enforced: {text}", tuple(keys))
 
 
 def _refusal(field: str, error: RefusedFormError) -> InvalidRequestError:

@@ -4,7 +4,8 @@ A damaged file can also abort the process inside llama.cpp: that is why a worker
 """
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,22 @@ from llm_worker_rbee.domain.backend_proof import why_not_used
 from llm_worker_rbee.domain.batch_plan import BATCH_TOKENS
 from llm_worker_rbee.domain.context_size import default_n_ctx, default_slots, n_ctx_of_an_answer
 from llm_worker_rbee.domain.engine_events import Device, ModelFacts
+from llm_worker_rbee.domain.load_log import LoadReport
 from llm_worker_rbee.domain.sampling_params import Stage
-from llm_worker_rbee.engine.chat import ChatTemplate
+from llm_worker_rbee.engine.chat import ChatTemplate, strings_of
 from llm_worker_rbee.engine.devices import Devices
 from llm_worker_rbee.engine.grammar import Grammars
 from llm_worker_rbee.engine.library import NativeLog
 from llm_worker_rbee.engine.llama import LlamaContext, Vocabulary
 from llm_worker_rbee.engine.request import LoadRequest
 from llm_worker_rbee.engine.sampler import Samplers
+from llm_worker_rbee.engine.template_check import checking
 from llm_worker_rbee.engine.threads import thread_count
 from rbee_shared.errors import BackendUnavailableError, InsufficientMemoryError, ModelInvalidError, ModelNotFoundError
 
 _MAGIC = b"GGUF"
 _ALL_LAYERS = -1
+_LARGE_VOCABULARY = 20_000  # from here on making it ready for grammars would hold running answers up
 _FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 
 
@@ -125,45 +129,67 @@ def _with_context(
     only_decodes = bindings.llama_model_has_decoder(model) and not bindings.llama_model_has_encoder(model)
     if not only_decodes or not vocabulary.size:
         raise ModelInvalidError(f"{request.path} is no text generator: it has an encoder, or no vocabulary")
-    n_params = int(bindings.llama_model_n_params(model))
-    threads = request.threads or thread_count(n_params)
+    with _beginning_template(bindings, model, vocabulary) as finish_template:
+        request = _completed(bindings, model, request, device, devices.free_bytes(device))
+        context = _make_context(bindings, log, model, request)
+        report = log.end_load()
+        if (fault := why_not_used(device, report)) is not None:
+            raise BackendUnavailableError(fault)
+        samplers = Samplers(bindings, n_vocab=vocabulary.size)
+        _prove(vocabulary, context, samplers, request.path)
+        grammars = Grammars(bindings, bindings.llama_model_get_vocab(model))
+        if vocabulary.size >= _LARGE_VOCABULARY:
+            grammars.prepare()
+        template = finish_template()
+    facts = _facts(bindings, model, context, request, report)
+    if template is not None:
+        facts = replace(facts, has_template=True, template_fault=template.fault or None)
+    return LoadedModel(facts, vocabulary, context, samplers, template, grammars, bindings, model)
+
+
+def _facts(bindings: Any, model: int, context: LlamaContext, request: LoadRequest, report: LoadReport) -> ModelFacts:
+    assert request.threads is not None
     n_ctx_train = int(bindings.llama_model_n_ctx_train(model))
+    return ModelFacts(
+        name=_name(bindings, model) or request.path.stem,
+        size_bytes=int(bindings.llama_model_size(model)),
+        n_params=int(bindings.llama_model_n_params(model)),
+        n_ctx=context.n_ctx,
+        n_ctx_answer=n_ctx_of_an_answer(n_ctx_seq=context.n_ctx_seq, n_ctx_train=n_ctx_train),
+        n_ctx_train=n_ctx_train,
+        slots=context.n_seq_max,
+        threads=request.threads,
+        memory=report.memory,
+        device_bytes=report.device_bytes,
+        has_template=False,
+    )
+
+
+@contextmanager
+def _beginning_template(
+    bindings: Any, model: int, vocabulary: Vocabulary
+) -> Generator[Callable[[], ChatTemplate | None]]:
+    """Have the model's template tried in a child while the block goes on; what is yielded waits for the verdict."""
+    found = bindings.llama_model_chat_template(model, None)
+    if found is None:
+        yield lambda: None
+        return
+    source = found.decode(errors="replace")
+    with checking(source, strings_of(vocabulary)) as check:
+        yield lambda: ChatTemplate(source, vocabulary, fault=check.finish())
+
+
+def _completed(bindings: Any, model: int, request: LoadRequest, device: Device, free_bytes: int) -> LoadRequest:
+    """The request with every number that it left open."""
     slots = request.slots or default_slots(device.backend)
     n_ctx = request.n_ctx or default_n_ctx(
-        n_ctx_train=n_ctx_train,
+        n_ctx_train=int(bindings.llama_model_n_ctx_train(model)),
         slots=slots,
         token_bytes=_token_bytes(bindings, model),
-        free_bytes=devices.free_bytes(device),
+        free_bytes=free_bytes,
     )
-    context = _make_context(bindings, log, model, replace(request, slots=slots, n_ctx=n_ctx, threads=threads))
-    report = log.end_load()
-    if (fault := why_not_used(device, report)) is not None:
-        raise BackendUnavailableError(fault)
-    template = bindings.llama_model_chat_template(model, None)
-    loaded = LoadedModel(
-        facts=ModelFacts(
-            name=_name(bindings, model) or request.path.stem,
-            size_bytes=int(bindings.llama_model_size(model)),
-            n_params=n_params,
-            n_ctx=context.n_ctx,
-            n_ctx_answer=n_ctx_of_an_answer(n_ctx_seq=context.n_ctx_seq, n_ctx_train=n_ctx_train),
-            n_ctx_train=n_ctx_train,
-            slots=context.n_seq_max,
-            threads=threads,
-            memory=report.memory,
-            device_bytes=report.device_bytes,
-            has_template=template is not None,
-        ),
-        vocabulary=vocabulary,
-        context=context,
-        samplers=Samplers(bindings, n_vocab=vocabulary.size),
-        template=ChatTemplate(template.decode(errors="replace"), vocabulary) if template is not None else None,
-        grammars=Grammars(bindings, bindings.llama_model_get_vocab(model)),
-        _bindings=bindings,
-        _model=model,
-    )
-    _prove(loaded, request.path)
-    return loaded
+    threads = request.threads or thread_count(int(bindings.llama_model_n_params(model)))
+    return replace(request, slots=slots, n_ctx=n_ctx, threads=threads)
 
 
 def _make_context(bindings: Any, log: NativeLog, model: int, request: LoadRequest) -> LlamaContext:
@@ -193,22 +219,22 @@ def _token_bytes(bindings: Any, model: int) -> int:
     return int(2 * 2 * bindings.llama_model_n_layer(model) * bindings.llama_model_n_head_kv(model) * head_dim)
 
 
-def _prove(loaded: LoadedModel, path: Path) -> None:
+def _prove(vocabulary: Vocabulary, context: LlamaContext, samplers: Samplers, path: Path) -> None:
     """One real token, decoded and chosen; also what makes the first request as fast as the second."""
-    chain = loaded.samplers.chain((Stage("greedy"),), ())
+    chain = samplers.chain((Stage("greedy"),), ())
     try:
-        loaded.context.clear_batch()
-        row = loaded.context.add((loaded.vocabulary.first_token,), 0, 0, sample=True)
-        if not loaded.context.decode():
+        context.clear_batch()
+        row = context.add((vocabulary.first_token,), 0, 0, sample=True)
+        if not context.decode():
             raise ModelInvalidError(f"{path} was loaded and cannot decode a token")
-        if not loaded.context.logits(row):
+        if not context.logits(row):
             raise ModelInvalidError(
                 f"{path} is no text generator: it tells no next token (an embedding model does that)"
             )
-        loaded.vocabulary.piece(loaded.context.sample(chain, row))
-        loaded.context.forget(0)
+        vocabulary.piece(context.sample(chain, row))
+        context.forget(0)
     finally:
-        loaded.samplers.free(chain)
+        samplers.free(chain)
 
 
 def _name(bindings: Any, model: int) -> str:

@@ -70,7 +70,7 @@ def as_hugging_face(source: str, turns: list[dict[str, Any]], tools: list[dict[s
     environment.filters["tojson"] = to_json
     environment.globals.update(raise_exception=refuse, strftime_now=time.strftime)
     return environment.from_string(source).render(
-        messages=[{"content": "", **turn} for turn in turns],
+        messages=[{"role": "", "content": "", **turn} for turn in turns],
         tools=tools,
         add_generation_prompt=True,
         bos_token="<s>",
@@ -93,6 +93,13 @@ def test_templates_of_the_field_are_rendered_as_their_library_does(
             rendered(field.ALL[name], *turns, tools=tuple(tools or ()))
     else:
         assert rendered(field.ALL[name], *turns, tools=tuple(tools or ())) == expected
+
+
+@pytest.mark.parametrize("expression", field.EXPRESSIONS)
+def test_filters_methods_and_operators_give_what_jinja_gives(expression: str) -> None:
+    turns = [field.SYSTEM, field.USER, field.called({"b": [1, 2.5, None], "a": {"x": True}})]
+
+    assert rendered(f"{{{{ {expression} }}}}", *turns) == as_hugging_face(f"{{{{ {expression} }}}}", turns, None)
 
 
 def test_a_conversation_with_a_tool_word_by_word() -> None:
@@ -434,8 +441,10 @@ async def test_a_model_with_a_template_at_fault_answers_raw_prompts(tmp_path: Pa
     async with worker_process(tmp_path, model=model) as worker:
         await worker.until_ready()
         error = await refused(worker, messages=[field.USER])
+        prompt = await refused(worker, prompt="x")
         answer = await worker.execute(prompt="x", template="raw")
 
+    assert prompt["details"]["errors"][0]["field"] == "prompt"
     assert "takes longer than 1 s" in error["message"]
     assert answer.text == "abc"
 

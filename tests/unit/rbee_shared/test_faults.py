@@ -10,7 +10,9 @@ from rbee_shared.contracts.tasks import TaskRequest
 @pytest.mark.parametrize(
     ("body", "fields"),
     [
-        pytest.param({"messages": [{"role": "tool", "content": "x"}]}, ["messages.0.role"], id="not also too short"),
+        pytest.param(
+            {"messages": [{"role": "narrator", "content": "x"}]}, ["messages.0.role"], id="not also too short"
+        ),
         pytest.param({"messages": []}, ["messages"], id="too short"),
         pytest.param({"prompt": "x", "device": -1}, ["device.int", "device.str"], id="no device has that index"),
         pytest.param({"prompt": "x", "device": ""}, ["device.int", "device.str"], id="no device has no name"),
