@@ -16,13 +16,12 @@ from typing import Any, Protocol
 import anyio
 
 from llm_worker_rbee.domain.engine_events import (
+    AnswerEvent,
     Begun,
     Emitted,
-    EngineEvent,
     Failed,
     Finished,
     Order,
-    Preempted,
     Prepared,
 )
 from llm_worker_rbee.metrics import Metrics
@@ -64,7 +63,7 @@ class Job:
         self._next_index = 0
         self._counted_at_s = self.received_at_s
         self._count_at_tokens = _FIRST_COUNT_TOKENS
-        self._wake = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
         self._narrator = Narrator("llama-backend", self._narrate)
 
     def tell(self, action: str, human: str, *, cute: str | None = None, tokenizer: bool = False, **facts: Any) -> None:
@@ -76,7 +75,8 @@ class Job:
         """Add a frame; ignored after the terminal one."""
         if not self.ended:
             self._frames.append(frame)
-            self._wake.set()
+            if self._waiter is not None:
+                _settle(self._waiter)
 
     def end(self, frame: bytes) -> None:
         """Add the terminal frame."""
@@ -122,11 +122,20 @@ class Job:
                 yield sse.DONE
                 return
             else:
-                self._wake.clear()
-                with anyio.move_on_after(ping_s) as scope:
-                    await self._wake.wait()
-                if scope.cancelled_caught:
+                await self._frame_or(ping_s)
+                if not self._frames and not self.ended:
                     yield sse.PING
+
+    async def _frame_or(self, timeout_s: float) -> None:
+        """Wait for a frame, but no longer than that."""
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        timer = loop.call_later(timeout_s, _settle, self._waiter)  # lighter than a cancel scope: once per token
+        try:
+            await self._waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
 
     def _count(self, tokens_out: int) -> None:
         self._count_at_tokens = (tokens_out // _COUNT_EVERY_TOKENS + 1) * _COUNT_EVERY_TOKENS
@@ -238,7 +247,7 @@ class Jobs:
         while self._by_id:
             await self._emptied.wait()
 
-    def handle(self, event: EngineEvent) -> None:
+    def handle(self, event: AnswerEvent) -> None:
         """Take what the engine says of one answer."""
         if isinstance(event, Emitted):
             self._token(self._by_key[event.key], event)
@@ -253,7 +262,7 @@ class Jobs:
             self._metrics.failed()
             job.fail(event.error)
             self._leave_engine(job)
-        elif isinstance(event, Preempted):
+        else:
             self._metrics.preempted()
             self._by_key[event.key].tell(
                 "preempted", "waiting for room: other answers fill the context", cute="🕒", level="warning"
@@ -331,6 +340,11 @@ class Jobs:
     def _changed(self) -> None:
         self.last_activity_s = time.time()
         self._on_change()
+
+
+def _settle(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def _nothing(key: int) -> Finished:

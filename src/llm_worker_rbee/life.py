@@ -14,7 +14,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from llm_worker_rbee.domain.context_size import default_slots
-from llm_worker_rbee.domain.engine_events import EngineEvent, ModelFacts
+from llm_worker_rbee.domain.engine_events import AnswerEvent, EngineEvent, ModelFacts
 from llm_worker_rbee.engine_thread import EngineThread
 from llm_worker_rbee.hive_client import HiveClient
 from llm_worker_rbee.jobs import Jobs
@@ -128,8 +128,10 @@ class _Worker:
 
     def _hear(self, events: list[EngineEvent]) -> None:
         for event in events:
-            if not self.services.load.handle(event):
+            if isinstance(event, AnswerEvent):
                 self.services.jobs.handle(event)
+            else:
+                self.services.load.handle(event)
 
     async def _watch_failure(self) -> None:
         error = await self.services.load.wait_failed()

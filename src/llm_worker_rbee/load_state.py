@@ -7,9 +7,9 @@ import anyio
 from llm_worker_rbee.domain.engine_events import (
     Device,
     DeviceReady,
-    EngineEvent,
     EngineFailed,
     Loaded,
+    LoadEvent,
     LoadProgress,
     ModelFacts,
 )
@@ -32,8 +32,8 @@ class LoadState:
         self.model: ModelFacts | None = None
         self.failure: RbeeError | None = None
 
-    def handle(self, event: EngineEvent) -> bool:
-        """Take what concerns the load; False for anything else."""
+    def handle(self, event: LoadEvent) -> None:
+        """Take what concerns the load."""
         match event:
             case DeviceReady(device):
                 self.device = device
@@ -45,11 +45,8 @@ class LoadState:
             case EngineFailed(error):
                 self.failure = error
                 self._over.set()
-            case _:
-                return False
         self._changed.set()
         self._changed = anyio.Event()
-        return True
 
     async def wait_device(self) -> Device:
         """The device, once the engine has it.

@@ -69,6 +69,8 @@ class Relay:
                 if frame.event == "token":
                     append(frame.raw)
                     task.tokens_seen += 1
+                elif frame.event == "logprobs":
+                    append(frame.raw)  # as large as many tokens: unparsed like them
                 elif self._other(task, frame, node):
                     return
             if task.tokens_seen and not task.has_started:

@@ -1,5 +1,6 @@
 """The response that carries an event stream: bytes as they are, never cached or buffered on the way."""
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 
@@ -53,13 +54,20 @@ class EventStream(StreamingResponse):
 
     @override
     async def stream_response(self, send: Send) -> None:
-        async def bounded_send(message: Message) -> None:
-            with anyio.fail_after(self._slow_client_s):
-                await send(message)
+        loop = asyncio.get_running_loop()
 
-        try:
+        async def bounded_send(message: Message) -> None:
+            timer = loop.call_later(
+                self._slow_client_s, scope.cancel
+            )  # lighter than a scope of its own: once per token
+            try:
+                await send(message)
+            finally:
+                timer.cancel()
+
+        with anyio.CancelScope() as scope:
             await super().stream_response(bounded_send)
-        except TimeoutError:
+        if scope.cancelled_caught:
             # its buffers are full, so it cannot be told; the log is the only place left
             error = ClientTooSlowError(f"a reader took nothing for {self._slow_client_s:.0f} s: its stream was closed")
             _LOG.warning("%s (%s)", error.message, error.code)

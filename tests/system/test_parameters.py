@@ -99,7 +99,7 @@ def test_sampling_values(queen: Cluster) -> None:
     }
 
     assert (plain["stop_reason"], goes_on["stop_reason"], goes_on["tokens_out"]) == ("EOS", "MAX_TOKENS", 300)
-    assert [one["id"] for one in first["top"]][0] == first["id"]
+    assert first["top"][0]["id"] == first["id"]
     assert not banned["text"].startswith(first["t"].strip())
     assert len(texts) == 4
 

@@ -165,4 +165,6 @@ class Failed:
     error: RbeeError
 
 
-EngineEvent = DeviceReady | LoadProgress | Loaded | EngineFailed | Begun | Preempted | Emitted | Finished | Failed
+LoadEvent = DeviceReady | LoadProgress | Loaded | EngineFailed
+AnswerEvent = Emitted | Begun | Finished | Failed | Preempted
+EngineEvent = AnswerEvent | LoadEvent

@@ -218,7 +218,7 @@ async def test_a_resumed_answer_goes_on_with_the_next_index(jobs: Jobs) -> None:
 
 async def test_the_load_is_followed_from_where_it_is() -> None:
     load = LoadState(total_bytes=1000)
-    assert load.handle(DeviceReady(Device("cpu", "cpu", 0, "a processor")))
+    load.handle(DeviceReady(Device("cpu", "cpu", 0, "a processor")))
     assert (await load.wait_device()).id == "cpu"
     load.handle(EngineFailed(ModelInvalidError("no")))
     with pytest.raises(ModelInvalidError):
