@@ -15,7 +15,7 @@ from engine_bench.words import prompts
 TARGET = 3.0
 _RUNNING = 4
 _LONG_TOKENS = 4_000
-_ANSWER_TOKENS = 2_000
+_ENDLESS_TOKENS = 4_000
 _BEFORE_TOKENS = 200
 _AFTER_TOKENS = 8
 _P99 = 0.99
@@ -66,9 +66,9 @@ def stall_serving(cell: Cell) -> Serving:
 
 def measure_stall(server: Server, seed: int) -> Stall:
     """One round."""
-    running = [Ask(prompt.text, _ANSWER_TOKENS) for prompt in prompts(_RUNNING, 32, seed)]
+    running = [Ask(prompt.text, _ENDLESS_TOKENS) for prompt in prompts(_RUNNING, 32, seed)]
     long = prompts(1, _LONG_TOKENS, seed + 1_000_000)[0]
-    answers = server.ask([*running, Ask(long.text, _AFTER_TOKENS, follows=(0, _BEFORE_TOKENS))])
+    answers = server.ask([*running, Ask(long.text, _AFTER_TOKENS, follows=(0, _BEFORE_TOKENS), ends_all=True)])
     return stall_of(answers)
 
 

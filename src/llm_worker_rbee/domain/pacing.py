@@ -5,11 +5,27 @@ longer the more of those who wait for their first token there are to each who ge
 bounded only so that a cancel is heard soon.
 """
 
+from dataclasses import dataclass
+
 from llm_worker_rbee.domain.batch_plan import BATCH_TOKENS
 
 SLOWDOWN = 2.0
 LONGEST_STEP_S = 0.5
-_WEIGHT = 0.3
+_FASTER, _SLOWER = 0.5, 0.1  # weights of a step: what holds one up now and then is no property of its size
+_REMEMBERED_STEPS = 200  # a size that was slow once is tried again
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Steps of about `rows` tokens, the last one of which was number `step`."""
+
+    rows: int
+    row_s: float
+    step: int
+
+    @property
+    def seconds(self) -> float:
+        return self.rows * self.row_s
 
 
 class Pace:
@@ -17,13 +33,22 @@ class Pace:
 
     def __init__(self, fixed_tokens: int | None = None) -> None:
         self._fixed = fixed_tokens
-        self._seen: dict[int, tuple[float, float]] = {}  # by size, in powers of two: rows and seconds of such steps
+        self._seen: dict[int, _Seen] = {}  # by size, in powers of two
+        self._step = 0
 
     def observe(self, rows: int, seconds: float) -> None:
         """A step of so many tokens, of prompts and of others, took so long."""
+        self._step += 1
         size = rows.bit_length()
-        known_rows, known_s = self._seen.get(size, (rows, seconds))
-        self._seen[size] = known_rows + _WEIGHT * (rows - known_rows), known_s + _WEIGHT * (seconds - known_s)
+        row_s = seconds / rows
+        if (seen := self._seen.get(size)) is not None:
+            weight = _FASTER if row_s < seen.row_s else _SLOWER
+            rows = round(seen.rows + weight * (rows - seen.rows))
+            row_s = seen.row_s + weight * (row_s - seen.row_s)
+        self._seen[size] = _Seen(rows, row_s, self._step)
+        if self._step % _REMEMBERED_STEPS == 0:
+            oldest = self._step - _REMEMBERED_STEPS
+            self._seen = {size: seen for size, seen in self._seen.items() if seen.step > oldest}
 
     def chunk_tokens(self, *, generating: int, waiting: int) -> int:
         """Prompt tokens for the next step, 1 to `BATCH_TOKENS`, by how many sequences generate and how many wait."""
@@ -44,12 +69,13 @@ class Pace:
 
     def _expected_s(self, rows: int) -> float:
         """Between two sizes that were seen in proportion, beyond the largest one as if every row cost as much."""
-        below: tuple[float, float] | None = None
-        for point_rows, point_s in sorted(self._seen.values()):
-            if rows <= point_rows:
+        below: _Seen | None = None
+        for size in sorted(self._seen):
+            seen = self._seen[size]
+            if rows <= seen.rows:
                 if below is None:
-                    return point_s
-                share = (rows - below[0]) / (point_rows - below[0])
-                return below[1] + share * (point_s - below[1])
-            below = point_rows, point_s
-        return below[1] * rows / below[0] if below is not None else 0.0
+                    return seen.seconds
+                share = (rows - below.rows) / (seen.rows - below.rows)
+                return below.seconds + share * (seen.seconds - below.seconds)
+            below = seen
+        return below.row_s * rows if below is not None else 0.0

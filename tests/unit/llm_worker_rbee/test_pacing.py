@@ -64,6 +64,14 @@ def test_alone_a_prompt_is_read_in_full_batches_unless_that_takes_too_long() -> 
     assert pace.chunk_tokens(generating=0, waiting=1) == int(LONGEST_STEP_S / 0.1)
 
 
+def test_what_was_slow_once_does_not_stay_slow() -> None:
+    pace = Pace()
+    steps_with(pace, base_s=0.01, row_s=0.0002)
+    for rows in (2, 6, 12, 25, 50, 100, 200):
+        pace.observe(rows, 10.0)  # the machine was busy
+    assert steps_with(pace, base_s=0.01, row_s=0.0002, steps=400)[-1] >= 30
+
+
 def test_a_fixed_chunk_is_never_changed() -> None:
     pace = Pace(fixed_tokens=16)
 
