@@ -16,6 +16,7 @@ from rbee_shared.errors import BackendUnavailableError
 from rbee_shared.redaction import printable_line
 
 _LOG = logging.getLogger("rbee.llama")
+_SPINS = "10000"
 _KEPT_ERRORS = 20
 _KEPT_LOAD_LINES = 1000  # the buffers stand among the last hundred
 _DEBUG, _INFO, _WARNING, _ERROR, _CONTINUED = range(1, 6)
@@ -31,6 +32,9 @@ def load_bindings() -> Any:
         BackendUnavailableError: llama-cpp-python is not installed, or its library does not load.
     """
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # an abort would fork gdb and hold the process for a second
+    # threads that wait for each other spin for milliseconds by default: with anything else on the same cores, another
+    # worker or a compiler, each then burns the time that the other needs
+    os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
     try:
         if "llama_cpp" not in sys.modules:
             spec = importlib.util.find_spec("llama_cpp")
