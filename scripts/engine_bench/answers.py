@@ -56,12 +56,23 @@ class Answers:
 
     @property
     def tok_s(self) -> float:
-        """While every stream was running: from the last one's first token to the first one's last token."""
-        after_s = max(stream.at_s[0] for stream in self.streams)
-        until_s = min(stream.at_s[-1] for stream in self.streams)
-        if until_s <= after_s:  # they never ran all at once
-            return self.whole_tok_s
-        return sum(stream.tokens_between(after_s, until_s) for stream in self.streams) / (until_s - after_s)
+        """While every stream was running; of the whole time where they never ran all at once."""
+        after_s, until_s = self._all_run_s
+        return self._tokens_together / (until_s - after_s) if until_s > after_s else self.whole_tok_s
+
+    @property
+    def together_share(self) -> float:
+        """Of all tokens, those that came while every stream was running: what `tok_s` is judged by."""
+        return self._tokens_together / self.tokens
+
+    @property
+    def _all_run_s(self) -> tuple[float, float]:
+        """From the last stream's first token to the first one's last token."""
+        return max(stream.at_s[0] for stream in self.streams), min(stream.at_s[-1] for stream in self.streams)
+
+    @property
+    def _tokens_together(self) -> float:
+        return sum(stream.tokens_between(*self._all_run_s) for stream in self.streams)
 
     @property
     def longest_gap_s(self) -> float:
@@ -74,6 +85,7 @@ class Summary:
 
     tok_s: float
     whole_tok_s: float
+    together_share: float
     ttft_p50_s: float
     ttft_p99_s: float
     longest_gap_s: float
@@ -88,6 +100,7 @@ def summary(rounds: Sequence[Answers]) -> Summary:
     return Summary(
         tok_s=statistics.median(answers.tok_s for answers in rounds),
         whole_tok_s=statistics.median(answers.whole_tok_s for answers in rounds),
+        together_share=min(answers.together_share for answers in rounds),
         ttft_p50_s=percentile(ttft_s, 0.5),
         ttft_p99_s=percentile(ttft_s, _P99),
         longest_gap_s=max(answers.longest_gap_s for answers in rounds),

@@ -54,7 +54,7 @@ class Shape:
 SHAPES = {
     shape.name: shape
     for shape in (
-        Shape("tinyllama", 22, 2048, 5632, heads=32, kv_heads=4, q4_0=True, answer_tokens=96),
+        Shape("tinyllama", 22, 2048, 5632, heads=32, kv_heads=4, q4_0=True, answer_tokens=128),
         Shape("mid", 8, 512, 1376, heads=8, kv_heads=8, q4_0=False, answer_tokens=192),
     )
 }

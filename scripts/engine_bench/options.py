@@ -87,7 +87,7 @@ def _parser(about: str | None) -> argparse.ArgumentParser:
     add("--streams", type=_numbers, default=[1, 8, 16, 32], help="answers at a time [1,8,16,32]")
     add("--kv", type=_some_of(modes), default=list(modes), help="modes of the cache [unified,split]")
     add("--rounds", type=int, default=3, help="how often each party has its turn [3]")
-    add("--tokens", type=int, default=0, help="of each answer [tinyllama: 96, mid: 192]")
+    add("--tokens", type=int, default=0, help="of each answer [tinyllama: 128, mid: 192]")
     add("--only", type=_some_of(MEASURES), default=list(MEASURES), help=f"[{','.join(MEASURES)}]")
     add("--peer", type=_peer_url, action="append", default=[], metavar="MODE=URL", help="a peer that runs already")
     add("--peer-command", metavar="COMMAND", help="starts a peer; see below")

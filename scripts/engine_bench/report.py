@@ -12,6 +12,7 @@ Result = CellResult | StallResult | ChatResult
 
 MEANING = """\
 tok/s: while all streams run, from the last one's first token to the first one's last token; median of the rounds.
+together: the share of all tokens that came in that time, in the worst round. Where it is small tok/s says little.
 whole: all tokens over the time from the first request to the last token, prompts included; median of the rounds.
 TTFT: from sending a request to its first token, over all streams of all rounds. longest gap: between two tokens.
 taker: CPU of whoever took the tokens, as a share of one core: the client over HTTP; of bare and engine the process.
@@ -34,13 +35,14 @@ def _print_cell(result: CellResult) -> None:
     """One shape, mode and number of streams."""
     cell = result.cell
     print(f"{cell.shape.name}, {cell.kv} cache, streams: {cell.streams}, {cell.tokens} tokens an answer")
-    rows = [["", "tok/s", "whole", "TTFT p50", "p99", "longest gap", "taker"]]
+    rows = [["", "tok/s", "together", "whole", "TTFT p50", "p99", "longest gap", "taker"]]
     for name, rounds in result.rounds.items():
         figures = summary(rounds)
         rows.append(
             [
                 name,
                 f"{figures.tok_s:,.1f}",
+                f"{figures.together_share:.0%}",
                 f"{figures.whole_tok_s:,.1f}",
                 *map(_ms, (figures.ttft_p50_s, figures.ttft_p99_s, figures.longest_gap_s)),
                 f"{figures.taker_cpu_share:.1%}",

@@ -114,6 +114,7 @@ def _party_facts(rounds: Sequence[Answers]) -> dict[str, Any]:
             {
                 "tok_s": answers.tok_s,
                 "whole_tok_s": answers.whole_tok_s,
+                "together_share": answers.together_share,
                 "longest_gap_s": answers.longest_gap_s,
                 "ttft_s": [stream.ttft_s for stream in answers.streams],
             }

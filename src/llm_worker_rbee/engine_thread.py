@@ -91,7 +91,7 @@ class EngineThread:
         except RbeeError as error:
             if not self._closing:  # a load that was given up fails, and nobody wants to know
                 self._tell([EngineFailed(error)])
-        except Exception as error:  # noqa: BLE001 - the thread is the process's purpose: its death must be told
+        except BaseException as error:  # noqa: BLE001 - its death must be told, also of a panic in a native library
             _LOG.exception("the engine died")
             self._tell([EngineFailed(InternalError(f"the engine died: {type(error).__name__}: {error}"))])
         finally:
