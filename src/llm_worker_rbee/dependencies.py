@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from llm_worker_rbee.jobs import Job
+from llm_worker_rbee.job import Job
 from llm_worker_rbee.services import Services
 from rbee_shared.auth import require_bearer
 from rbee_shared.contracts.tasks import CancelRequest, ExecuteRequest

@@ -1,17 +1,16 @@
-"""The answers in progress: admission before the first byte, frames until the one terminal event, and their end.
+"""The answers in progress: admission before the first byte, what the engine tells of them, and their end.
 
 A job holds its slot from admission until the engine has let go of it, whoever hangs up in between. Beyond the slots
 jobs wait in line where that is allowed, first come, first served. On the event loop only; nothing here waits for the
 engine.
 """
 
-import asyncio
 import itertools
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 import anyio
 
@@ -22,20 +21,15 @@ from llm_worker_rbee.domain.engine_events import (
     Failed,
     Finished,
     Order,
-    Prepared,
 )
+from llm_worker_rbee.job import Job
 from llm_worker_rbee.metrics import Metrics
 from rbee_shared import sse
-from rbee_shared.contracts.events import token_frame
 from rbee_shared.contracts.tasks import StopReason
 from rbee_shared.errors import AllSlotsBusyError, AlreadyExistsError, RbeeError, TaskNotFoundError
-from rbee_shared.narration import Narration, Narrator, correlation_id
 from rbee_shared.units import format_seconds
 
 _LOG = logging.getLogger("rbee.jobs")
-_FIRST_COUNT_TOKENS = 10
-_COUNT_EVERY_TOKENS = 100
-_COUNT_EVERY_S = 1.0
 
 
 class Engine(Protocol):
@@ -44,109 +38,6 @@ class Engine(Protocol):
     def submit(self, order: Order) -> None: ...
 
     def cancel(self, key: int) -> None: ...
-
-
-class Job:
-    """One answer. Its frames are read once, by the response that streams them."""
-
-    def __init__(self, job_id: str, key: int) -> None:
-        self.job_id = job_id
-        self.key = key
-        self.correlation = correlation_id.get()
-        self.received_at_s = time.monotonic()
-        self.prompt_tokens = 0
-        self.submitted = False
-        self.cancelled = False
-        self.ended = False
-        self.last_token_at_s: float | None = None
-        self._frames: list[bytes] = []
-        self._next_index = 0
-        self._counted_at_s = self.received_at_s
-        self._count_at_tokens = _FIRST_COUNT_TOKENS
-        self._waiter: asyncio.Future[None] | None = None
-        self._narrator = Narrator("llama-backend", self._narrate)
-
-    def tell(self, action: str, human: str, *, cute: str | None = None, tokenizer: bool = False, **facts: Any) -> None:
-        """Narrate into this answer's stream."""
-        narrator = self._narrator.speaking_as("tokenizer") if tokenizer else self._narrator
-        narrator.tell(action, human, cute=cute, correlation=self.correlation, **facts)
-
-    def append(self, frame: bytes) -> None:
-        """Add a frame; ignored after the terminal one."""
-        if not self.ended:
-            self._frames.append(frame)
-            if self._waiter is not None:
-                _settle(self._waiter)
-
-    def end(self, frame: bytes) -> None:
-        """Add the terminal frame."""
-        self.append(frame)
-        self.ended = True
-
-    def fail(self, error: RbeeError) -> None:
-        """End with an error."""
-        _LOG.warning("job %s failed: %s (%s)", self.job_id, error.message, error.code)
-        self.end(sse.encode("error", {"job_id": self.job_id, **error.body()}))
-
-    def resume(self, prepared: Prepared) -> None:
-        """Go on where another worker stopped: with what its reader has not seen, and the next index."""
-        self._next_index = prepared.frames
-        self._count_at_tokens = len(prepared.said) + _FIRST_COUNT_TOKENS
-        for visible in prepared.backlog:
-            self._token_frame(visible.text, visible.ids)
-
-    def token(self, event: Emitted) -> None:
-        """Add a token frame, its probabilities, and sparsely a count."""
-        if event.logprobs:
-            entries = [entry.model_dump() for entry in event.logprobs]
-            told = sse.encode("logprobs", {"i": self._next_index, "tokens": entries})
-            self._token_frame(event.text, event.ids)
-            self.append(told)
-        else:
-            self._token_frame(event.text, event.ids)
-        if event.tokens_out >= self._count_at_tokens:
-            self._count(event.tokens_out)
-
-    def _token_frame(self, text: str, ids: tuple[int, ...]) -> None:
-        self.append(token_frame(text, self._next_index, ids))
-        self._next_index += 1
-
-    async def frames(self, ping_s: float) -> AsyncGenerator[bytes]:
-        """The stream's bytes: all frames that are there in one chunk, a comment when there is none for long."""
-        while True:
-            if self._frames:
-                chunk = b"".join(self._frames)
-                self._frames.clear()
-                yield chunk
-            elif self.ended:
-                yield sse.DONE
-                return
-            else:
-                await self._frame_or(ping_s)
-                if not self._frames and not self.ended:
-                    yield sse.PING
-
-    async def _frame_or(self, timeout_s: float) -> None:
-        """Wait for a frame, but no longer than that."""
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        timer = loop.call_later(timeout_s, _settle, self._waiter)  # lighter than a cancel scope: once per token
-        try:
-            await self._waiter
-        finally:
-            timer.cancel()
-            self._waiter = None
-
-    def _count(self, tokens_out: int) -> None:
-        self._count_at_tokens = (tokens_out // _COUNT_EVERY_TOKENS + 1) * _COUNT_EVERY_TOKENS
-        now_s = time.monotonic()
-        first = tokens_out < _COUNT_EVERY_TOKENS
-        if first or now_s - self._counted_at_s >= _COUNT_EVERY_S:
-            self._counted_at_s = now_s
-            self.tell("generated", f"generated {tokens_out} tokens", cute="✍️", tokens_out=tokens_out)
-
-    def _narrate(self, narration: Narration) -> None:
-        self.append(sse.encode("narration", narration.to_dict()))
 
 
 class Jobs:
@@ -174,6 +65,11 @@ class Jobs:
         return min(len(self._by_id), self.slots)
 
     @property
+    def in_engine(self) -> int:
+        """Jobs that the engine has and has not let go."""
+        return self._in_engine
+
+    @property
     def waiting(self) -> int:
         """Jobs in line for a slot."""
         return len(self._by_id) - self.busy
@@ -199,7 +95,7 @@ class Jobs:
     def begin(self, job: Job, order: Order) -> None:
         """Hand the job to the engine, or let it wait for a slot."""
         job.prompt_tokens = len(order.prepared.prompt)
-        job.submitted = True
+        job.submitted, job.ready_at_s = True, time.monotonic()
         self._metrics.begun(job.prompt_tokens)
         self._line[job.key] = order
         if self._in_engine >= self.slots:
@@ -278,7 +174,7 @@ class Jobs:
         job.token(event)
 
     def _begun(self, job: Job, event: Begun) -> None:
-        self._metrics.waited(time.monotonic() - job.received_at_s)
+        self._metrics.waited(time.monotonic() - job.ready_at_s)
         cached = event.cached_tokens
         job.tell(
             "cache", f"cache: {cached} tokens reused" if cached else "cache: fresh", cute="🧠", cached_tokens=cached
@@ -319,7 +215,8 @@ class Jobs:
         job.cancelled = True
         if job.key in self._line:
             del self._line[job.key]
-            self._conclude(job, _nothing(job.key))
+            if not job.ended:
+                self._conclude(job, _nothing(job.key))
             self._remove(job)
         elif job.submitted:
             self._engine.cancel(job.key)
@@ -340,11 +237,6 @@ class Jobs:
     def _changed(self) -> None:
         self.last_activity_s = time.time()
         self._on_change()
-
-
-def _settle(waiter: "asyncio.Future[None]") -> None:
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 def _nothing(key: int) -> Finished:

@@ -50,7 +50,9 @@ class Metrics:
         answers = self._counter("answers", "Complete answers by the reason they ended.", ("stop_reason",))
         self._answers = {reason: answers.labels(reason.value) for reason in StopReason}
         self._ttft = self._histogram("ttft_seconds", "From receiving a request to its first token.")
-        self._queue_wait = self._histogram("queue_wait_seconds", "From receiving a request to its slot.")
+        self._queue_wait = self._histogram(
+            "queue_wait_seconds", "From being ready for the engine to having a slot there."
+        )
         gaps = self._histogram("inter_token_seconds", "Between two token frames of an answer.")
         self.token_gap: Callable[[float], None] = gaps.observe
         self._gauges = _GaugeSet(self._registry)
@@ -61,7 +63,7 @@ class Metrics:
         self._prompt_tokens.inc(prompt_tokens)
 
     def waited(self, seconds: float) -> None:
-        """A request has its slot; 0 where there is no line."""
+        """From being ready for the engine to having a slot there."""
         self._queue_wait.observe(seconds)
 
     def first_token(self, ttft_s: float) -> None:

@@ -5,23 +5,45 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rbee_shared.errors import ModelMismatchError
+
 
 @dataclass
 class ModelFile:
-    """`sha256` may be called from any thread; the file is read once, when somebody first asks."""
+    """Made before the file is loaded. `sha256` may be called from any thread; it reads the file once, when first asked."""
 
     path: Path
+    _seen: tuple[int, ...] = ()
     _known: str | None = None
     _reading: threading.Lock = field(default_factory=threading.Lock)
 
+    def __post_init__(self) -> None:
+        self._seen = self._look()
+
     def sha256(self) -> str:
-        """Hexadecimal. Blocking: about a second for each GB.
+        """Hexadecimal, of what was loaded. Blocking: about a second for each GB.
 
         Raises:
-            OSError: the file is gone.
+            ModelMismatchError: the file was changed since, or is gone.
         """
         with self._reading:
             if self._known is None:
-                with self.path.open("rb") as file:
-                    self._known = hashlib.file_digest(file, "sha256").hexdigest()
+                digest = self._read()
+                if not self._seen or self._look() != self._seen:
+                    raise ModelMismatchError(f"{self.path} is no longer the file that was loaded")
+                self._known = digest
             return self._known
+
+    def _read(self) -> str:
+        try:
+            with self.path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:
+            return ""
+
+    def _look(self) -> tuple[int, ...]:
+        try:
+            stat = self.path.stat()
+        except OSError:
+            return ()
+        return stat.st_size, stat.st_mtime_ns, stat.st_ino

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, field
 
+import anyio
 import anyio.to_thread
 import psutil
 
-from llm_worker_rbee.domain.engine_events import Prepared
+from llm_worker_rbee.domain.engine_events import Order
 from llm_worker_rbee.engine_thread import EngineThread
-from llm_worker_rbee.jobs import Job, Jobs
+from llm_worker_rbee.job import Job
+from llm_worker_rbee.jobs import Jobs
 from llm_worker_rbee.load_state import LoadState
 from llm_worker_rbee.metrics import Gauges, Metrics
 from llm_worker_rbee.model_file import ModelFile
@@ -16,6 +18,8 @@ from rbee_shared.contracts.tasks import ExecuteRequest
 from rbee_shared.contracts.workers import WorkerState
 from rbee_shared.daemon import Stopping
 from rbee_shared.errors import ModelMismatchError, NotReadyError, NotSupportedError, ShuttingDownError
+
+_PREPARED_AT_ONCE = 16  # threads that are not taken from those that a shutdown needs
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Services:
     metrics: Metrics
     stopping: Stopping
     clocks: Clocks
+    preparing: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_PREPARED_AT_ONCE))
+    hashing: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
 
     @property
     def state(self) -> WorkerState:
@@ -74,21 +80,19 @@ class Services:
             raise NotReadyError("the model is still loading", details={"progress_url": "/v1/loading/progress"})
         return self.jobs.admit(request.job_id)
 
-    async def begin(self, job: Job, request: ExecuteRequest) -> Prepared:
-        """Make the engine's order of a request, and hand the job over.
+    async def prepare(self, job: Job, request: ExecuteRequest) -> Order:
+        """Make the engine's order of a request.
 
         Raises:
             ModelMismatchError: the answer to go on with was begun with another file.
             ContextOverflowError, InvalidRequestError: see `engine.preparing`.
         """
         if request.resume is not None and request.resume.sha256 is not None:
-            sha256 = await anyio.to_thread.run_sync(self.file.sha256)
+            sha256 = await anyio.to_thread.run_sync(self.file.sha256, limiter=self.hashing)
             if sha256 != request.resume.sha256:
                 details = {"sha256": sha256, "begun_with": request.resume.sha256}
                 raise ModelMismatchError("the answer was begun with another model file", details=details)
-        order = await anyio.to_thread.run_sync(self.engine.prepare, request, job.key)
-        self.jobs.begin(job, order)
-        return order.prepared
+        return await anyio.to_thread.run_sync(self.engine.prepare, request, job.key, limiter=self.preparing)
 
     def gauges(self) -> Gauges:
         model = self.load.model

@@ -60,6 +60,12 @@ class WorkerSettings(DaemonSettings):
         return self
 
     @model_validator(mode="after")
+    def _small_numbers_need_flash_attention(self) -> Self:
+        if self.flash_attn == "off" and self.kv_type not in {"f32", "f16"}:
+            raise ValueError(f"a cache of {self.kv_type} needs flash attention: leave flash_attn out, or kv_type")
+        return self
+
+    @model_validator(mode="after")
     def _room_for_every_slot(self) -> Self:
         if self.slots is not None and self.n_ctx is not None and self.n_ctx < self.slots:
             raise ValueError(f"n_ctx is the context of all slots: {self.n_ctx} tokens are too few for {self.slots}")

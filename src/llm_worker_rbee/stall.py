@@ -15,7 +15,7 @@ async def watch_engine(services: Services) -> None:
     while True:
         await anyio.sleep(limit_s / _CHECKS)
         steps, now_s = services.engine.steps, anyio.current_time()
-        if steps != seen or not services.jobs.busy:
+        if steps != seen or not services.jobs.in_engine:
             seen, moved_at_s = steps, now_s
         elif now_s - moved_at_s >= limit_s:
             services.jobs.fail_all(InferenceStalledError(f"the engine has made no step for {limit_s:.0f} s"))

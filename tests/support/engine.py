@@ -35,6 +35,7 @@ class Told:
     order: Order
     frames: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
     begun: list[Begun] = field(default_factory=list)
+    logprobs: list[tuple[int, ...]] = field(default_factory=list)
     preemptions: int = 0
     end: Finished | None = None
 
@@ -86,6 +87,7 @@ class Engine:
     def _hear(self, event: EngineEvent, told: Mapping[int, Told]) -> None:
         if isinstance(event, Emitted):
             told[event.key].frames.append((event.text, event.ids))
+            told[event.key].logprobs.append(tuple(entry.id for entry in event.logprobs))
         elif isinstance(event, Begun):
             told[event.key].begun.append(event)
         elif isinstance(event, Preempted):

@@ -18,12 +18,16 @@ GROWTH_TOKENS = 32
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A sequence that is not complete. `age`: smaller came earlier. `held`, `pending`: tokens in the cache, and not."""
+    """A sequence that is not complete. `age`: smaller came earlier. `held`, `pending`: tokens in the cache, and not.
+
+    `begun`: it has been in a step; what it holds until then it shares with another.
+    """
 
     key: int
     age: int
     held: int
     pending: int
+    begun: bool
 
     @property
     def generates(self) -> bool:
@@ -69,15 +73,21 @@ def plan(running: Iterable[Running], *, room: int, chunk_tokens: int) -> Step | 
     return _make_room(ordered)
 
 
+def wanted_room(running: Sequence[Running]) -> int:
+    """Free cells with which every one of `running` could go on."""
+    growth = GROWTH_TOKENS * len(running) if any(not one.begun for one in running) else 0
+    return sum(one.pending for one in running) + growth
+
+
 def _prefill(ordered: Sequence[Running], *, room: int, budget: int) -> list[tuple[int, int]]:
     """Chunks of prompts, oldest first. A prompt that has begun has the rest of it reserved."""
-    holders = sum(1 for one in ordered if one.held)
+    holders = sum(1 for one in ordered if one.begun)
     parts = []
     may_begin = True
     for one in ordered:
         if one.generates:
             continue
-        if not one.held:
+        if not one.begun:
             growth = GROWTH_TOKENS * (holders + 1) if holders else 0
             may_begin = may_begin and one.pending + growth <= room
             if not may_begin:

@@ -1,7 +1,8 @@
 """Which slot a new request takes, and how much of what is in the cache already it can use.
 
 Pure. The longest common beginning wins, whether its sequence is idle or still running. An idle sequence of which most
-would be thrown away is copied from rather than taken over, where the cache can share cells.
+would be thrown away is shared rather than taken over; where cells cannot be shared it is left alone while another slot
+is empty.
 """
 
 from collections.abc import Sequence

@@ -4,9 +4,10 @@ A sequence that is cancelled is left out of the next step: nothing else is touch
 happened in it. Where each sequence's tokens lie is `engine.slots`' business, which step comes next the plan's.
 """
 
+import logging
 import time
 
-from llm_worker_rbee.domain.batch_plan import Overflow, Preempt, plan
+from llm_worker_rbee.domain.batch_plan import Overflow, Preempt, plan, wanted_room
 from llm_worker_rbee.domain.detokenize import Visible
 from llm_worker_rbee.domain.engine_events import Begun, Emitted, EngineEvent, Failed, Finished, Order, Preempted
 from llm_worker_rbee.domain.pacing import Pace
@@ -15,7 +16,10 @@ from llm_worker_rbee.engine.logprobs import Logprobs
 from llm_worker_rbee.engine.sequence import Sequence
 from llm_worker_rbee.engine.slots import Slots
 from rbee_shared.contracts.tasks import StopReason
-from rbee_shared.errors import InternalError
+from rbee_shared.errors import InternalError, InvalidRequestError, RbeeError
+
+_LOG = logging.getLogger("rbee.engine")
+_SIMPLER = "Ask for a simpler form, or for less logit_bias."
 
 
 class Generator:
@@ -29,7 +33,6 @@ class Generator:
         self._running: dict[int, Sequence] = {}
         self._begun: list[EngineEvent] = []
         self.slots = Slots(model.context)
-        self.preemptions = 0
 
     @property
     def busy(self) -> bool:
@@ -105,13 +108,13 @@ class Generator:
             complete = end == len(sequence.tokens)
             row = self._context.add(sequence.tokens[begin:end], begin, sequence.seq_id, sample=complete)
             sequence.row = row if complete else -1
-            sequence.decoded = end
+            sequence.decoded, sequence.begun = end, True
         return [sequence for sequence, _ in parts]
 
     def _plan(self, events: list[EngineEvent]) -> tuple[tuple[int, int], ...]:
         while self._running:
             running = [sequence.as_running() for sequence in self._running.values()]
-            self.slots.make_room(sum(one.pending for one in running))
+            self.slots.make_room(wanted_room(running))
             generating = sum(one.generates for one in running)
             chunk = self._pace.chunk_tokens(generating=generating, waiting=len(running) - generating)
             match plan(running, room=self.slots.room, chunk_tokens=chunk):
@@ -125,8 +128,7 @@ class Generator:
 
     def _preempt(self, sequence: Sequence, events: list[EngineEvent]) -> None:
         self.slots.empty(sequence.seq_id)
-        sequence.decoded = 0
-        self.preemptions += 1
+        sequence.decoded, sequence.begun = 0, False
         events.append(Preempted(sequence.order.key))
 
     # after the step
@@ -141,7 +143,7 @@ class Generator:
         if self.slots.drop_idle():
             return
         youngest = max(stepped, key=lambda sequence: sequence.order.key)
-        if len(self._running) > 1:
+        if any(other.decoded for other in self._running.values() if other is not youngest):
             self._preempt(youngest, events)
         else:
             events += self._finish(youngest, StopReason.CONTEXT_FULL)
@@ -163,8 +165,12 @@ class Generator:
             return
         try:
             token = self._choose(sequence)
-        except InternalError as error:
+        except RbeeError as error:
             events.append(self._fail(sequence, error))
+            return
+        except Exception as error:  # noqa: BLE001 - one answer's form must not end the others
+            _LOG.exception("no token can be chosen")
+            events.append(self._fail(sequence, InternalError(f"no token can be chosen: {error!r}")))
             return
         piece = self._model.vocabulary.piece(token)
         if piece is None:
@@ -185,10 +191,10 @@ class Generator:
         logits = self._context.logits(sequence.row)
         probabilities = self._logprobs.of_row(logits) if n_probs is not None else None
         if guide is not None and not guide.mask(logits):
-            raise InternalError("the answer's form allows no token here")
+            raise InvalidRequestError("the answer cannot go on: its form asks too much here", hint=_SIMPLER)
         token = self._context.sample(sequence.sampler, sequence.row)
-        if guide is not None and not guide.accept(token) and self._model.vocabulary.piece(token) is not None:
-            raise InternalError(f"the answer's form does not take token {token}")
+        if guide is not None and not guide.accept(token):
+            raise InvalidRequestError("the answer cannot go on: its form and logit_bias leave no token", hint=_SIMPLER)
         if n_probs is not None and self._model.vocabulary.piece(token) is not None:
             sequence.logprobs.append(self._logprobs.tell(probabilities, token, n_probs))
         return token
@@ -204,7 +210,8 @@ class Generator:
     def _emit(self, sequence: Sequence, visible: Visible | None, events: list[EngineEvent]) -> None:
         if visible is None:
             return
-        told = tuple(sequence.logprobs.popleft() for _ in visible.ids if sequence.logprobs)
+        waiting = sequence.logprobs  # tokens that were chosen elsewhere have none
+        told = tuple(waiting.popleft() for token in visible.ids if waiting and waiting[0].id == token)
         events.append(Emitted(sequence.order.key, visible.text, visible.ids, sequence.tokens_out, told))
 
     def _finish(self, sequence: Sequence, reason: StopReason) -> list[EngineEvent]:
@@ -230,7 +237,7 @@ class Generator:
         )
         return events
 
-    def _fail(self, sequence: Sequence, error: InternalError) -> EngineEvent:
+    def _fail(self, sequence: Sequence, error: RbeeError) -> EngineEvent:
         self._release(sequence, keep=False)
         return Failed(sequence.order.key, error)
 

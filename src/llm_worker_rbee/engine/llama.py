@@ -34,7 +34,7 @@ class Vocabulary:
         try:
             return self._pieces[token]
         except KeyError:
-            piece = None if self._c.llama_vocab_is_eog(self._vocab, token) else self._render(token, special=False)
+            piece = None if self._c.llama_vocab_is_eog(self._vocab, token) else self._render(token)
             self._pieces[token] = piece
             return piece
 
@@ -68,12 +68,12 @@ class Vocabulary:
             return ""
         return bytes(self._c.llama_vocab_get_text(self._vocab, token) or b"").decode(errors="replace")
 
-    def _render(self, token: int, *, special: bool) -> bytes:
+    def _render(self, token: int) -> bytes:
         buffer = ctypes.create_string_buffer(_PIECE_BYTES)
-        size = self._c.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
+        size = self._c.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)  # noqa: FBT003 - ctypes knows no names
         if size < 0:  # the buffer is too small: llama.cpp says by how much
             buffer = ctypes.create_string_buffer(-size)
-            size = self._c.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
+            size = self._c.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)  # noqa: FBT003 - ctypes knows no names
         return buffer.raw[: max(0, size)]
 
 

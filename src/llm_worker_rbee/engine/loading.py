@@ -140,6 +140,7 @@ def _with_context(
         grammars = Grammars(bindings, bindings.llama_model_get_vocab(model))
         if vocabulary.size >= _LARGE_VOCABULARY:
             grammars.prepare()
+            _ = vocabulary.ends
         template = finish_template()
     facts = _facts(bindings, model, context, request, report)
     if template is not None:

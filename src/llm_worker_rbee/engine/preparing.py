@@ -3,6 +3,7 @@
 May run in any thread; whatever a request can get wrong about the model is found here, before its first byte.
 """
 
+import importlib
 import secrets
 from collections.abc import Sequence
 
@@ -33,6 +34,8 @@ def prepare(request: ExecuteRequest, key: int, model: LoadedModel) -> Order:
     prepared = Prepared(prompt, AnswerText(request.stop), guide)
     if request.resume is not None:
         prepared = _resumed(prepared, request.resume, model.vocabulary)
+    if request.wants_logprobs:
+        importlib.import_module("numpy")  # not by the engine, between two steps
     seed = request.seed if request.seed is not None else secrets.randbelow(_SEEDS)
     ends = model.vocabulary.ends if request.ignore_eos else ()
     return Order(

@@ -25,6 +25,7 @@ class Sequence:
     replay: deque[int] = field(init=False)
     decoded: int = field(init=False)
     decoded_before: int = 0
+    begun: bool = False
     tokens_out: int = field(init=False)
     row: int = -1
     ends_as: StopReason | None = None
@@ -42,4 +43,10 @@ class Sequence:
         self.tokens_out = len(prepared.said)
 
     def as_running(self) -> Running:
-        return Running(self.order.key, self.order.key, self.decoded, len(self.tokens) - self.decoded)
+        return Running(
+            key=self.order.key,
+            age=self.order.key,
+            held=self.decoded,
+            pending=len(self.tokens) - self.decoded,
+            begun=self.begun,
+        )

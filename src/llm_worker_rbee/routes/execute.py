@@ -6,7 +6,8 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from llm_worker_rbee.dependencies import CancelBody, ExecuteBody, JobDep, ServicesDep
-from llm_worker_rbee.jobs import Job
+from llm_worker_rbee.domain.engine_events import Order
+from llm_worker_rbee.job import Job
 from llm_worker_rbee.services import Services
 from rbee_shared import sse
 from rbee_shared.contracts.tasks import ExecuteRequest
@@ -19,9 +20,9 @@ router = APIRouter()
 @router.post("/infer", response_class=EventStream, include_in_schema=False)
 async def execute(request: ExecuteBody, job: JobDep, services: ServicesDep) -> EventStream:
     """Stream one answer: `started`, `token`s, then `end` or `error`, then `[DONE]`. Refusals are statuses."""
-    prepared = await services.begin(job, request)
-    _introduce(job, request, services)
-    job.resume(prepared)
+    order = await services.prepare(job, request)
+    _introduce(job, request, order, services)
+    services.jobs.begin(job, order)
     clocks = services.clocks
     return EventStream(job.frames(clocks.sse_ping_s), slow_client_s=clocks.slow_client_s)
 
@@ -33,8 +34,9 @@ async def cancel(request: CancelBody, services: ServicesDep) -> JSONResponse:
     return JSONResponse({"job_id": request.job_id, "status": "cancelling"}, status_code=202)
 
 
-def _introduce(job: Job, request: ExecuteRequest, services: Services) -> None:
-    """The frames before the first token. The engine's own come later: they pass through this event loop."""
+def _introduce(job: Job, request: ExecuteRequest, order: Order, services: Services) -> None:
+    """The frames before those of the engine."""
+    prompt_tokens = len(order.prepared.prompt)
     job.append(
         sse.encode(
             "started",
@@ -57,8 +59,9 @@ def _introduce(job: Job, request: ExecuteRequest, services: Services) -> None:
     )
     job.tell(
         "tokenized",
-        f"tokenized prompt ({job.prompt_tokens} tokens)",
+        f"tokenized prompt ({prompt_tokens} tokens)",
         cute="🔤",
         tokenizer=True,
-        prompt_tokens=job.prompt_tokens,
+        prompt_tokens=prompt_tokens,
     )
+    job.resume(order.prepared)

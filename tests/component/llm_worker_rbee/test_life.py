@@ -167,6 +167,7 @@ async def test_a_file_that_is_no_model(tmp_path: Path, content: bytes | str | No
         pytest.param(["--slots", "8", "--n-ctx", "7"], "INVALID_REQUEST", id="less than a token for each slot"),
         pytest.param(["--kv", "shared"], "INVALID_REQUEST", id="unknown kind of cache"),
         pytest.param(["--kv-type", "q9"], "INVALID_REQUEST", id="unknown number format"),
+        pytest.param(["--kv-type", "q8_0", "--flash-attn", "off"], "INVALID_REQUEST", id="a cache that needs it"),
         pytest.param(["--prefill-chunk", "513"], "INVALID_REQUEST", id="a chunk that fits no step"),
         pytest.param(["--queue", "3"], "INVALID_REQUEST", id="a line in a cluster"),
         pytest.param(["--backend", "abacus"], "INVALID_REQUEST", id="unknown backend"),

@@ -123,6 +123,20 @@ def test_what_the_reader_has_not_seen_is_sent_first(engine: Engine) -> None:
     assert told.ids == whole.ids[10:]
 
 
+def test_log_probabilities_stay_with_their_frames_across_the_seam(engine: Engine) -> None:
+    request = greedy("write a short story about a fox", n_probs=1)
+    whole = engine.answer(**request)
+    held = whole.text[40:46]  # a stop string that is begun at the seam and not said
+    request |= {"stop": [held + "?"]}
+    for resume in list(cuts(engine.answer(**request)))[::3]:
+        told = engine.answer(**request, resume=resume)
+        said = set(resume["ids"])
+        for (_, ids), logprobs in zip(told.frames, told.logprobs, strict=True):
+            assert [token for token in ids if token in logprobs] == list(logprobs)
+            assert len(logprobs) >= len(ids) - len(said.intersection(ids))
+        assert sum(map(len, told.logprobs)) == len(told.ids)
+
+
 def test_max_tokens_counts_from_the_first_start(engine: Engine) -> None:
     request = greedy("write a short story about a fox", max_tokens=20)
     whole = engine.answer(**request)

@@ -128,6 +128,24 @@ async def test_bad_values_are_named(worker: RunningWorker, values: dict[str, Any
     assert (await worker.health())["slots_busy"] == 0
 
 
+async def test_a_form_and_a_bias_that_leave_no_token_end_that_answer_alone(worker: RunningWorker) -> None:
+    plain = await worker.execute(prompt="x", json_schema={"type": "boolean"}, temperature=0)
+    assert plain.text in {"true", "false"}
+    words = [await worker.execute(prompt="x", json_schema={"const": word}, temperature=0) for word in (True, False)]
+    banned = {str(token): -100 for answer in words for token in answer.ids}
+    body = {"prompt": "x", "json_schema": {"type": "boolean"}, "logit_bias": banned}
+    for more in ({"temperature": 0}, {"top_k": 3}, {"temperature": 2.0, "top_k": 0, "top_p": 1, "min_p": 0}):
+        answer = await worker.execute(**body, **more)
+        if answer.of("end"):  # there is more than one way to spell it
+            assert answer.text in {"true", "false"}
+        else:
+            assert answer.of("error")[0]["code"] == "INVALID_REQUEST"
+    every = {str(token): -100 for token in range(900)}
+    answer = await worker.execute(prompt="x", json_schema={"const": "zzz"}, logit_bias=every, top_k=3)
+    assert [frame["stop_reason"] for frame in answer.of("end")] == [] or answer.text == '"zzz"'
+    assert (await worker.execute(**STORY)).text
+
+
 async def test_too_many_messages(worker: RunningWorker) -> None:
     response = await worker.client.post("/execute", json={"messages": [{"role": "user", "content": "x"}] * 1001})
 

@@ -4,15 +4,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_worker_rbee.domain.batch_plan import BATCH_TOKENS, GROWTH_TOKENS, Overflow, Preempt, Running, Step, plan
+from llm_worker_rbee.domain.batch_plan import (
+    BATCH_TOKENS,
+    GROWTH_TOKENS,
+    Overflow,
+    Preempt,
+    Running,
+    Step,
+    plan,
+    wanted_room,
+)
 
 
 def generating(key: int, held: int = 10) -> Running:
-    return Running(key, key, held, 1)
+    return Running(key, key, held, 1, begun=True)
 
 
 def prompt(key: int, pending: int, held: int = 0) -> Running:
-    return Running(key, key, held, pending)
+    return Running(key, key, held, pending, begun=held > 0)
+
+
+def sharing(key: int, held: int, pending: int) -> Running:
+    """It has not been in a step, and begins with what another sequence holds."""
+    return Running(key, key, held, pending, begun=False)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +63,13 @@ def prompt(key: int, pending: int, held: int = 0) -> Running:
             [generating(1), prompt(2, 400), prompt(3, 2)], 300, 99, Step(((1, 1),)), id="nobody overtakes who waits"
         ),
         pytest.param(
+            [generating(1), prompt(2, 400), sharing(3, 90, 10)],
+            300,
+            99,
+            Step(((1, 1),)),
+            id="nor who begins with what is in the cache",
+        ),
+        pytest.param(
             [prompt(1, 90, 10), prompt(2, 60)], 100, 20, Step(((1, 20),)), id="what has begun has its rest reserved"
         ),
         pytest.param([generating(1), generating(2)], 1, 8, Preempt(2), id="the youngest gives way"),
@@ -69,8 +90,16 @@ def test_plan(running: list[Running], room: int, chunk: int, expected: Step | Pr
 def clusters(draw: st.DrawFn) -> tuple[list[Running], int]:
     """Running sequences that fit into a cache, and the room that is left."""
     pairs = draw(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 60)), min_size=1, max_size=6))
-    running = [Running(key, key, held, pending) for key, (held, pending) in enumerate(pairs)]
+    running = [Running(key, key, held, pending, begun=held > 0) for key, (held, pending) in enumerate(pairs)]
     return running, draw(st.integers(0, 200))
+
+
+def test_with_the_room_that_is_wanted_everybody_goes_on() -> None:
+    running = [generating(1), prompt(2, 40, 5), prompt(3, 30), sharing(4, 10, 20)]
+    room = wanted_room(running)
+
+    assert plan(running, room=room, chunk_tokens=BATCH_TOKENS) == Step(((1, 1), (2, 40), (3, 30), (4, 20)))
+    assert wanted_room([generating(1), generating(2)]) == 2
 
 
 @given(clusters(), st.integers(1, BATCH_TOKENS))
@@ -101,7 +130,7 @@ def test_everybody_comes_to_an_end_whatever_the_room(requests: list[tuple[int, i
     for _ in range(20_000):
         if not tokens:
             return
-        running = [Running(key, key, held[key], tokens[key] - held[key]) for key in tokens]
+        running = [Running(key, key, held[key], tokens[key] - held[key], begun=held[key] > 0) for key in tokens]
         decision = plan(running, room=capacity - sum(held.values()), chunk_tokens=chunk)
         if isinstance(decision, Preempt):
             assert decision.key != min(tokens)

@@ -19,7 +19,8 @@ from llm_worker_rbee.domain.engine_events import (
     Preempted,
     Prepared,
 )
-from llm_worker_rbee.jobs import Job, Jobs
+from llm_worker_rbee.job import Job
+from llm_worker_rbee.jobs import Jobs
 from llm_worker_rbee.load_state import LoadState
 from llm_worker_rbee.metrics import Metrics
 from rbee_shared.contracts.events import ChosenLogprob
