@@ -6,6 +6,8 @@ target is said in the tables; the exit status tells only whether it could be mea
 """
 
 import json
+import signal
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,12 +20,14 @@ from engine_bench.throughput import CellResult, measure
 from measuring import machine, machine_line
 
 _STALL_SHAPE = "mid"
+_TERMINATED = 128 + signal.SIGTERM
 _ONE_CELL = (1,)  # these have streams of their own
 
 
 def main() -> None:
     """Measure, print."""
     options = parse_options(__doc__)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))  # servers in groups of their own must end with us
     facts: dict[str, Any] = {"machine": machine(), "threads": options.threads, "cells": [], "stall": [], "chat": []}
     if not options.as_json:
         print(f"{machine_line(facts['machine'])}\n{MEANING}\n", flush=True)

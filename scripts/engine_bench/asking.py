@@ -77,12 +77,12 @@ def ask_all(url: str, dialect: Dialect, asks: Sequence[Ask]) -> Answers:
     client = subprocess.run(
         [sys.executable, "-I", "-S", str(_CLIENT)],
         input=json.dumps(spec) + "\n",
-        stdout=subprocess.PIPE,
+        capture_output=True,
         text=True,
         check=False,
     )
     if client.returncode:
-        raise SystemExit(f"{url} could not be asked")
+        raise SystemExit(f"{url} could not be asked: {client.stderr.strip().rpartition(chr(10))[2]}")
     facts = json.loads(client.stdout)
     for stream, ask in zip(facts["streams"], asks, strict=True):
         _require_answer(url, stream)

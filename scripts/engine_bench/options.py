@@ -92,7 +92,7 @@ def _parser(about: str | None) -> argparse.ArgumentParser:
     add("--peer", type=_peer_url, action="append", default=[], metavar="MODE=URL", help="a peer that runs already")
     add("--peer-command", metavar="COMMAND", help="starts a peer; see below")
     add("--peer-body", type=_json_object, default={}, metavar="JSON", help="more fields of a peer's requests")
-    add("--worker-options", default="", metavar="OPTIONS", help="more of the worker's own command line")
+    add("--worker-options", default="", metavar="OPTIONS", help="of the worker: --worker-options='--queue 4'")
     add("--threads", type=int, default=0, help="that each party computes with [physical cores]")
     add("--json", action="store_true", help="one JSON object with every value")
     return parser

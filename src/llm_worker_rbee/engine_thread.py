@@ -104,7 +104,7 @@ class EngineThread:
 
         require_gguf(self._request.path)
         bindings = load_bindings()
-        log = NativeLog(bindings)
+        log = self._log = NativeLog(bindings)
         devices = Devices(bindings, load_ggml())
         device = devices.choose(self._backend, self._device)
         self._tell([DeviceReady(device)])
@@ -117,7 +117,6 @@ class EngineThread:
                 self._tell([LoadProgress(per_mille)])
             return not self._closing
 
-        self._log = log
         self._model = load_model(bindings, log, devices, device, self._request, progress)
         self._tell([Loaded(self._model.facts)])
 
@@ -170,3 +169,5 @@ class EngineThread:
             self._left.wait_for(lambda: not self._readers)
         if model is not None:
             model.free()
+        if self._log is not None:
+            self._log.close()

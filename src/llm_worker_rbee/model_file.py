@@ -10,7 +10,7 @@ from rbee_shared.errors import ModelMismatchError
 
 @dataclass
 class ModelFile:
-    """Made before the file is loaded. `sha256` may be called from any thread; it reads the file once, when first asked."""
+    """Made before the file is loaded. `sha256`, from any thread, reads the file when it is first asked."""
 
     path: Path
     _seen: tuple[int, ...] = ()

@@ -61,7 +61,7 @@ def load_ggml() -> Any:
 
 
 class NativeLog:
-    """Receives llama.cpp's log for the life of the process. Between loads it looks at warnings and errors only."""
+    """Receives llama.cpp's log until `close`. Between loads it looks at warnings and errors only."""
 
     def __init__(self, bindings: Any) -> None:
         self._errors: deque[str] = deque(maxlen=_KEPT_ERRORS)
@@ -71,9 +71,14 @@ class NativeLog:
         self._loading = False
         self._lines = LogLines()
         self._level = 0
-        # kept: llama.cpp calls it for ever, and a collected callback is a segmentation fault
+        # kept: llama.cpp calls it until it has another, and a collected callback is a segmentation fault
         self._callback = bindings.llama_log_callback(self._hear)
+        self._bindings = bindings
         bindings.llama_log_set(self._callback, None)
+
+    def close(self) -> None:
+        """From here on llama.cpp speaks for itself; after the last model is freed it has nothing to say."""
+        self._bindings.llama_log_set(self._bindings.llama_log_callback(), None)
 
     def begin_load(self) -> None:
         """Keep what is told from here on, for `end_load`."""
