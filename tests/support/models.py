@@ -11,10 +11,11 @@ def storyteller() -> bytes:
     return (resources.files("rbee_shared") / "assets" / "storyteller.gguf").read_bytes()
 
 
-def endless_model(path: Path) -> Path:
+def endless_model(path: Path, *, n_ctx_train: int | None = None) -> Path:
     """The storyteller without an end: its last token has another name, and another token is named as the last.
 
-    An answer then runs until `max_tokens` or the context is full, long enough to be killed in the middle.
+    An answer then runs until `max_tokens` or the context is full, long enough to be killed in the middle. `n_ctx_train`:
+    what it says it was trained for.
     """
     data = bytearray(storyteller().replace(b"<|end|>", b"<|enD|>"))
     for name in (b"eos", b"eot", b"eom"):
@@ -22,6 +23,10 @@ def endless_model(path: Path) -> Path:
         if (at := data.find(key)) >= 0:
             value = at + len(key) + _TYPE_BYTES
             data[value : value + 4] = (0).to_bytes(4, "little")
+    if n_ctx_train is not None:
+        key = b"llama.context_length"
+        value = data.index(key) + len(key) + _TYPE_BYTES
+        data[value : value + 4] = n_ctx_train.to_bytes(4, "little")
     path.write_bytes(data)
     return path
 

@@ -21,5 +21,5 @@ def cluster(tmp_path: Path) -> Generator[Cluster]:
 
 @pytest.fixture(scope="session")
 def endless(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A reference to a model whose answers do not end by themselves."""
-    return f"file:{endless_model(tmp_path_factory.mktemp('models') / 'endless.gguf')}"
+    """A reference to a model whose answers do not end by themselves, in a context as large as a test wants."""
+    return f"file:{endless_model(tmp_path_factory.mktemp('models') / 'endless.gguf', n_ctx_train=40_000)}"
