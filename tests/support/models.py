@@ -14,8 +14,8 @@ def storyteller() -> bytes:
 def endless_model(path: Path, *, n_ctx_train: int | None = None) -> Path:
     """The storyteller without an end: its last token has another name, and another token is named as the last.
 
-    An answer then runs until `max_tokens` or the context is full, long enough to be killed in the middle. `n_ctx_train`:
-    what it says it was trained for.
+    An answer then runs until `max_tokens` or the context is full, long enough to be killed in the middle.
+    `n_ctx_train`: what it says it was trained for.
     """
     data = bytearray(storyteller().replace(b"<|end|>", b"<|enD|>"))
     for name in (b"eos", b"eot", b"eom"):
