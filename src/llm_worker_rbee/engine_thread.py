@@ -140,10 +140,9 @@ class EngineThread:
     def _take_orders(self, generator: "Generator") -> None:
         """All that is there; waits for one when there is nothing to do."""
         while not self._closing:
-            try:
-                order = self._orders.get(block=not generator.busy)
-            except queue.Empty:
+            if generator.busy and self._orders.empty():
                 return
+            order = self._orders.get()
             if isinstance(order, Order):
                 generator.add(order)
             elif isinstance(order, int):

@@ -8,6 +8,7 @@ back and waits; it is computed again later, without choosing any of its tokens a
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 BATCH_TOKENS = 512
 """Most tokens of one step: more make no prompt faster, and hold everybody else up."""
@@ -16,8 +17,7 @@ GROWTH_TOKENS = 32
 """Room for each running sequence without which nobody joins: who joins a full cache is thrown out a step later."""
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(NamedTuple):
     """A sequence that is not complete. `age`: smaller came earlier. `held`, `pending`: tokens in the cache, and not.
 
     `begun`: it has been in a step; what it holds until then it shares with another.

@@ -54,6 +54,8 @@ class Pace:
         """Prompt tokens for the next step, 1 to `BATCH_TOKENS`, by how many sequences generate and how many wait."""
         if self._fixed is not None:
             return self._fixed
+        if not waiting:
+            return 1
         limit_s = LONGEST_STEP_S
         if generating:
             weight = max(1.0, waiting / generating)

@@ -16,7 +16,7 @@ from rbee_shared.errors import BackendUnavailableError
 from rbee_shared.redaction import printable_line
 
 _LOG = logging.getLogger("rbee.llama")
-_SPINS = "10000"
+_SPINS = "3000"  # docs/performance.md has what it costs alone and gains beside another worker
 _KEPT_ERRORS = 20
 _KEPT_LOAD_LINES = 1000  # the buffers stand among the last hundred
 _DEBUG, _INFO, _WARNING, _ERROR, _CONTINUED = range(1, 6)
