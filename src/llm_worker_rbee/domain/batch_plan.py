@@ -61,7 +61,7 @@ def plan(running: Iterable[Running], *, room: int, chunk_tokens: int) -> Step | 
     Args:
         running: every sequence that is not complete.
         room: free cells of the cache.
-        chunk_tokens: most tokens of prompts in this step; at least 1.
+        chunk_tokens: most tokens of prompts in this step; 0 only where somebody generates.
     """
     ordered = sorted(running, key=lambda one: one.age)
     generating = [one for one in ordered if one.generates]

@@ -11,15 +11,17 @@ from llm_worker_rbee.domain.batch_plan import BATCH_TOKENS
 
 SLOWDOWN = 2.0
 LONGEST_STEP_S = 0.5
-_FASTER, _SLOWER = 0.5, 0.1  # weights of a step: what holds one up now and then is no property of its size
+_WEIGHT = 0.3
+_GROWTH = 2  # of the chunk from one step to the next, beside others: the cost of a larger one is a guess
 _REMEMBERED_STEPS = 200  # a size that was slow once is tried again
+_PROBE_STEPS = 32  # so often a step goes without a prompt, to see what is normal by now: contexts grow
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """Steps of about `rows` tokens, the last one of which was number `step`."""
+    """Steps of about so many tokens, the last one of which was number `step`."""
 
-    rows: int
+    rows: float
     row_s: float
     step: int
 
@@ -33,34 +35,49 @@ class Pace:
 
     def __init__(self, fixed_tokens: int | None = None) -> None:
         self._fixed = fixed_tokens
-        self._seen: dict[int, _Seen] = {}  # by size, in powers of two
-        self._step = 0
+        self._normal_s: dict[int, float] = {}  # of steps without a prompt, by how many generate
+        self._seen: dict[int, _Seen] = {}  # of all steps by size, in powers of two
+        self._step = self._beside = self._last = 0
 
-    def observe(self, rows: int, seconds: float) -> None:
-        """A step of so many tokens, of prompts and of others, took so long."""
+    def chunk_tokens(self, *, generating: int, waiting: int) -> int:
+        """Prompt tokens for the next step, up to `BATCH_TOKENS`, by how many sequences generate and how many wait.
+
+        0 now and then while others generate, never twice in a row.
+        """
+        if self._fixed is not None:
+            return self._fixed
+        if not generating:
+            return self._most(0, LONGEST_STEP_S, BATCH_TOKENS)
+        if self._beside % _PROBE_STEPS == _PROBE_STEPS - 1 or not waiting:
+            return 0
+        weight = max(1.0, waiting / generating)
+        usual_s = self._normal_s.get(generating) or self._expected_s(generating)
+        limit_s = min(LONGEST_STEP_S, (1 + (SLOWDOWN - 1) * weight) * usual_s)
+        growing = max(self._last, int(generating * weight / _GROWTH), 1)
+        return self._most(generating, limit_s, min(BATCH_TOKENS, _GROWTH * growing))
+
+    def observe(self, *, generated: int, prefilled: int, seconds: float) -> None:
+        """A step of `generated` sequences' next tokens and `prefilled` tokens of prompts took so long."""
         self._step += 1
+        if not prefilled:
+            self._normal_s[generated] = _mean(self._normal_s.get(generated, seconds), seconds)
+            self._beside += self._beside % _PROBE_STEPS != 0
+        elif generated:
+            self._beside += 1
+            self._last = prefilled
+        self._learn(generated + prefilled, seconds)
+
+    def _learn(self, rows: int, seconds: float) -> None:
         size = rows.bit_length()
-        row_s = seconds / rows
-        if (seen := self._seen.get(size)) is not None:
-            weight = _FASTER if row_s < seen.row_s else _SLOWER
-            rows = round(seen.rows + weight * (rows - seen.rows))
-            row_s = seen.row_s + weight * (row_s - seen.row_s)
-        self._seen[size] = _Seen(rows, row_s, self._step)
+        known = self._seen.get(size, _Seen(rows, seconds / rows, 0))
+        self._seen[size] = _Seen(_mean(known.rows, rows), _mean(known.row_s, seconds / rows), self._step)
         if self._step % _REMEMBERED_STEPS == 0:
             oldest = self._step - _REMEMBERED_STEPS
             self._seen = {size: seen for size, seen in self._seen.items() if seen.step > oldest}
 
-    def chunk_tokens(self, *, generating: int, waiting: int) -> int:
-        """Prompt tokens for the next step, 1 to `BATCH_TOKENS`, by how many sequences generate and how many wait."""
-        if self._fixed is not None:
-            return self._fixed
-        if not waiting:
-            return 1
-        limit_s = LONGEST_STEP_S
-        if generating:
-            weight = max(1.0, waiting / generating)
-            limit_s = min(limit_s, (1 + (SLOWDOWN - 1) * weight) * self._expected_s(generating))
-        low, high = 1, BATCH_TOKENS
+    def _most(self, generating: int, limit_s: float, most: int) -> int:
+        """The largest chunk that is expected to keep the limit; one token at least."""
+        low, high = 1, most
         while low < high:
             middle = (low + high + 1) // 2
             if self._expected_s(generating + middle) <= limit_s:
@@ -81,3 +98,7 @@ class Pace:
                 return below.seconds + share * (seen.seconds - below.seconds)
             below = seen
         return below.row_s * rows if below is not None else 0.0
+
+
+def _mean(mean: float, value: float) -> float:
+    return mean + _WEIGHT * (value - mean)

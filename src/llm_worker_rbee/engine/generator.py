@@ -149,12 +149,15 @@ class Generator:
             events += self._finish(youngest, StopReason.CONTEXT_FULL)
 
     def _account(self, stepped: list[Sequence], seconds: float) -> None:
-        rows = 0
+        generated = prefilled = 0
         for sequence in stepped:
             count = sequence.decoded - sequence.decoded_before
             self.slots.extend(sequence.seq_id, count)
-            rows += count
-        self._pace.observe(rows, seconds)
+            if count == 1 and sequence.row >= 0:
+                generated += 1
+            else:
+                prefilled += count
+        self._pace.observe(generated=generated, prefilled=prefilled, seconds=seconds)
 
     def _advance(self, sequence: Sequence, events: list[EngineEvent]) -> None:
         """The next token of a sequence whose tokens are all decoded."""
