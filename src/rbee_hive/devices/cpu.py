@@ -5,6 +5,7 @@ Everything here reads files of the kernel and blocks: call it in a thread.
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import psutil
 _CGROUP = Path("/sys/fs/cgroup")
 _SYSCTL_S = 2.0
 _MICROS_PER_S = 1_000_000
+_PAGES_OF_A_PROCESSOR = re.compile(r"^\s+count:\s+(\d+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Memory:
 def memory() -> Memory:
     """Memory that this process may use, and how much of it is free."""
     machine = psutil.virtual_memory()
-    total, free = machine.total, machine.available
+    total, free = machine.total, machine.available + _just_freed_bytes()
     for limit, used in _cgroup_limits():
         total = min(total, limit)
         free = min(free, max(0, limit - used))
@@ -62,6 +64,18 @@ def model_name() -> str:
         if answer.stdout.strip():
             return answer.stdout.strip()
     return platform.machine() or "CPU"
+
+
+def _just_freed_bytes() -> int:
+    """Pages in the processors' own free lists. 0 where the kernel does not tell.
+
+    Linux (since 6.7 up to an eighth of the memory) keeps what a process gave back there for many seconds, to hand it
+    out again, and does not count it as available.
+    """
+    if sys.platform != "linux":
+        return 0
+    pages = _PAGES_OF_A_PROCESSOR.findall("\n".join(_lines(Path("/proc/zoneinfo"))))
+    return sum(map(int, pages)) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _cgroup_limits() -> list[tuple[int, int]]:
