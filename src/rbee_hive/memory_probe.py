@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from rbee_hive.devices import cpu
 from rbee_hive.domain.memory import Holder, MemoryFacts
+from rbee_shared.machine_limits import memory
 
 WORKER_ID_VARIABLE = "RBEE_WORKER_ID"
 _KIB = 1024
@@ -32,7 +32,7 @@ class Before:
 
 def measure_before(worker_id: str, pid: int) -> Before:
     """Look before the worker is told to go."""
-    return Before(worker_id, pid, _own_bytes(pid), cpu.memory().free_bytes, _resident(except_session=pid))
+    return Before(worker_id, pid, _own_bytes(pid), memory().free_bytes, _resident(except_session=pid))
 
 
 def measure_after(before: Before) -> MemoryFacts:
@@ -44,7 +44,7 @@ def measure_after(before: Before) -> MemoryFacts:
         for identity, size in _resident(except_session=before.pid).items()
         if identity[0] not in held_by
     )
-    return MemoryFacts(before.worker_bytes, before.free_bytes, cpu.memory().free_bytes, grown, holders)
+    return MemoryFacts(before.worker_bytes, before.free_bytes, memory().free_bytes, grown, holders)
 
 
 def _own_bytes(pid: int) -> int:

@@ -7,8 +7,8 @@ import ctypes
 from typing import Any
 
 from llm_worker_rbee.domain.engine_events import Device
-from llm_worker_rbee.engine.main_memory import free_main_memory_bytes
 from rbee_shared.errors import BackendUnavailableError
+from rbee_shared.machine_limits import memory
 
 _REGISTRY_NAMES = {"cpu": b"CPU", "cuda": b"CUDA", "metal": b"MTL", "vulkan": b"Vulkan"}  # as ggml calls them
 _CPU_TYPE, _GPU_TYPES = 0, frozenset({1, 2})  # GGML_BACKEND_DEVICE_TYPE_: CPU; GPU, IGPU
@@ -60,10 +60,10 @@ class Devices:
     def free_bytes(self, device: Device) -> int:
         """Memory of the device that is free now."""
         if (handle := self.handle(device)) is None:
-            return free_main_memory_bytes()  # ggml calls all memory of a processor free
+            return memory().free_bytes  # ggml calls all memory of a processor free
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         self._ggml.ggml_backend_dev_memory(handle, ctypes.byref(free), ctypes.byref(total))
-        return free.value if total.value else free_main_memory_bytes()  # a device without memory of its own
+        return free.value if total.value else memory().free_bytes  # a device without memory of its own
 
     def _handles(self, backend: str) -> list[int]:
         registry = self._ggml.ggml_backend_reg_by_name(_REGISTRY_NAMES[backend])

@@ -1,12 +1,10 @@
 """How many threads the engine computes with."""
 
-import os
-from pathlib import Path
-
 import psutil
 
+from rbee_shared.machine_limits import logical_cores, quota_cores
+
 _SMALL_MODEL_PARAMETERS = 20_000_000
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
 def thread_count(n_params: int) -> int:
@@ -17,15 +15,7 @@ def thread_count(n_params: int) -> int:
 
 
 def usable_cores() -> int:
-    """Physical cores, within the process's affinity and its cgroup's quota; at least one."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    physical = psutil.cpu_count(logical=False) or allowed
-    return max(1, min(allowed, physical, _quota_cores(allowed)))
-
-
-def _quota_cores(otherwise: int) -> int:
-    try:
-        quota, period = _CGROUP_LIMIT.read_text(encoding="ascii").split()
-        return max(1, int(quota) // int(period))
-    except (OSError, ValueError):  # no cgroup v2, or "max": no quota
-        return otherwise
+    """Physical cores, within the process's affinity and its cgroup's quota, rounded down; at least one."""
+    cores = min(logical_cores(), psutil.cpu_count(logical=False) or logical_cores())
+    quota = quota_cores()
+    return cores if quota is None else max(1, min(cores, int(quota)))

@@ -5,6 +5,7 @@ import anyio.to_thread
 from rbee_hive.devices import cpu
 from rbee_hive.domain.device_choice import CPU, DeviceName
 from rbee_shared.contracts.nodes import CpuDevice, DeviceLoad
+from rbee_shared.machine_limits import memory
 
 _GB = 1_000_000_000
 
@@ -22,7 +23,7 @@ async def cpu_device() -> CpuDevice:
 async def free_bytes(device: DeviceName) -> int:
     """What that device has free now."""
     assert device == CPU
-    return (await anyio.to_thread.run_sync(cpu.memory)).free_bytes
+    return (await anyio.to_thread.run_sync(memory)).free_bytes
 
 
 async def loads() -> tuple[DeviceLoad, ...]:
@@ -31,15 +32,15 @@ async def loads() -> tuple[DeviceLoad, ...]:
 
 
 def _cpu_device() -> CpuDevice:
-    memory = cpu.memory()
+    now = memory()
     return CpuDevice(
         name=cpu.model_name(),
         cores=cpu.cores(),
-        ram_bytes=memory.total_bytes,
-        free_bytes=memory.free_bytes,
-        ram_gb=round(memory.total_bytes / _GB, 1),
+        ram_bytes=now.total_bytes,
+        free_bytes=now.free_bytes,
+        ram_gb=round(now.total_bytes / _GB, 1),
     )
 
 
 def _loads() -> tuple[DeviceLoad, ...]:
-    return (DeviceLoad(id=CPU.id, free_bytes=cpu.memory().free_bytes, utilisation_pct=cpu.utilisation_pct()),)
+    return (DeviceLoad(id=CPU.id, free_bytes=memory().free_bytes, utilisation_pct=cpu.utilisation_pct()),)

@@ -1,13 +1,11 @@
 """Which device is chosen, asked of a library with as many devices as a test wants."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llm_worker_rbee.engine.devices import Devices
-from llm_worker_rbee.engine.main_memory import free_main_memory_bytes
 from rbee_shared.errors import BackendUnavailableError
 
 CPU, GPU, IGPU, ACCEL = range(4)
@@ -113,22 +111,3 @@ def test_a_device_without_memory_of_its_own_uses_main_memory() -> None:
     devices = Devices(library, library)
 
     assert devices.free_bytes(devices.choose("vulkan", "0")) > MIB
-
-
-@pytest.mark.parametrize(
-    ("limit", "expected"),
-    [
-        pytest.param(str(50 * MIB), 20 * MIB, id="a limit: what is held counts, without the cache of files"),
-        pytest.param(str(10 * MIB), 0, id="already beyond it"),
-        pytest.param("max", None, id="no limit"),
-        pytest.param(None, None, id="no group"),
-    ],
-)
-def test_main_memory_within_a_container(tmp_path: Path, limit: str | None, expected: int | None) -> None:
-    if limit is not None:
-        (tmp_path / "memory.max").write_text(limit + "\n")
-        (tmp_path / "memory.current").write_text(f"{100 * MIB}\n")
-        (tmp_path / "memory.stat").write_text(f"anon 7\ninactive_file {70 * MIB}\n")
-    free = free_main_memory_bytes(tmp_path)
-
-    assert free == expected if expected is not None else free > 50 * MIB
