@@ -1,16 +1,20 @@
 """The worker's command line: parse, call, exit with its status."""
 
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_worker_rbee.life import serve_model
-from llm_worker_rbee.settings import WorkerSettings
+from llm_worker_rbee.engine_path import use_engine
+from llm_worker_rbee.probe import run_probe
 from rbee_shared.daemon import Daemon, run_daemon
-from rbee_shared.errors import InvalidRequestError
+from rbee_shared.errors import InvalidRequestError, RbeeError
 from rbee_shared.settings import load_settings
 from rbee_shared.version_option import VersionOption
+
+if TYPE_CHECKING:
+    from llm_worker_rbee.settings import WorkerSettings
 
 PROGRAM = "llm-worker-rbee"
 
@@ -34,12 +38,18 @@ def worker(  # noqa: PLR0917 - typer calls it by name
     local_mode: Annotated[
         bool | None, typer.Option("--local-mode", help="Serve alone: loopback only, no hive, no key.")
     ] = None,
+    engine_path: Annotated[
+        Path | None, typer.Option(help="The worker build to run; default: what is installed.")
+    ] = None,
+    probe: Annotated[bool, typer.Option("--probe", help="Say what the engine can do, as JSON, and exit.")] = False,
     parent: Annotated[str | None, typer.Option(help="`stdin`: a hive has started this worker.", hidden=True)] = None,
     version: VersionOption = False,
 ) -> None:
     """Serve one model. Started by a hive, or by hand with --local-mode."""
     if parent not in {None, "stdin"}:
         raise typer.BadParameter("only `stdin` is known", param_hint="--parent")
+    if probe:
+        sys.exit(run_probe(engine_path))
     flags = {
         "model": model,
         "model_ref": model_ref,
@@ -59,7 +69,13 @@ def worker(  # noqa: PLR0917 - typer calls it by name
         "local_mode": local_mode,
     }
 
+    fault = _take_engine(engine_path)
+    from llm_worker_rbee.life import serve_model  # noqa: PLC0415 - heavy, and only after the engine's path is set
+    from llm_worker_rbee.settings import WorkerSettings  # noqa: PLC0415 - same
+
     async def body(daemon: Daemon) -> None:
+        if fault is not None:
+            raise fault
         settings = load_settings(WorkerSettings, flags=flags, config=daemon.home.config)
         _require_sense(settings, daemon)
         await serve_model(daemon, settings)
@@ -74,7 +90,17 @@ def run() -> None:
     app(prog_name=PROGRAM)
 
 
-def _require_sense(settings: WorkerSettings, daemon: Daemon) -> None:
+def _take_engine(directory: Path | None) -> RbeeError | None:
+    """What is wrong with that worker build; told once there is a parent to tell it to."""
+    try:
+        if directory is not None:
+            use_engine(directory)
+    except RbeeError as error:
+        return error
+    return None
+
+
+def _require_sense(settings: "WorkerSettings", daemon: Daemon) -> None:
     if settings.local_mode:
         return
     if daemon.handshake is None or not daemon.handshake.api_key:

@@ -198,6 +198,8 @@ class _Worker:
             narrated=self._daemon.hub.said,
             memory=services.load.model.memory if services.load.model is not None else None,
             load_done=services.load.per_mille if loading else None,
+            engine_steps=services.engine.steps,
+            answers_in_engine=services.jobs.in_engine,
         )
 
     def _ready(self) -> WorkerReady | None:

@@ -182,11 +182,6 @@ def _wish_of(request: TaskRequest) -> Wish:
     if request.unbuilt_fields:
         raise NotSupportedError(f"this version does not do: {', '.join(request.unbuilt_fields)}")
     reference = parse_model_ref(request.chosen_model)
-    if reference.provider == "hf":
-        raise NotSupportedError(
-            f"{reference}: fetching models from the Hugging Face Hub is not built yet",
-            hint="Fetch the GGUF file yourself and name it with --model file:/absolute/path.gguf.",
-        )
     node = request.node or LOCAL_NODE
     if node != LOCAL_NODE:
         raise NodeNotFoundError(f"there is no node {node!r}; this version knows {LOCAL_NODE} only")

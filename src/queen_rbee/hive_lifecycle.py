@@ -55,7 +55,7 @@ class HiveLifecycle:
     _locks: dict[str, anyio.Lock] = field(default_factory=dict)
 
     def client_of(self, entry: HiveEntry) -> HiveClient:
-        return HiveClient(self.client, entry.url, self.identity.token)
+        return HiveClient(self.client, entry.url, self.identity.token, self.identity.epoch)
 
     async def heartbeat(self, beat: HiveHeartbeat) -> bool:
         """Take what a hive reports, after the lines that it said before; a hive that announces itself is adopted.
@@ -115,7 +115,7 @@ class HiveLifecycle:
         if node is not None and (entry := self.hives.get(node)) is not None:
             await entry.wait_heard(ready.narrated, _WATERMARK_S)
         record = self.workers.get(ready.worker_id)
-        if node is None or record is None or record.api_key is None:
+        if node is None or record is None or record.api_key is None or ready.restart_count != record.restart_count:
             return False
         if record.state in {WorkerState.STARTING, WorkerState.LOADING}:
             self.workers.put(node, record.model_copy(update={"url": ready.url, "state": WorkerState.IDLE}))

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import anyio
@@ -11,7 +12,7 @@ from queen_rbee.domain.facts import DeviceFacts
 from queen_rbee.domain.liveness import judge
 from queen_rbee.hive_feed import HiveFeed
 from rbee_shared.child import Child
-from rbee_shared.contracts.nodes import Devices, HiveHeartbeat, NodeState
+from rbee_shared.contracts.nodes import Devices, GpuDevice, HiveHeartbeat, NodeState
 from rbee_shared.units import format_bytes
 
 _ENDED_REMEMBERED = 64
@@ -135,21 +136,37 @@ def device_facts(entry: HiveEntry) -> list[DeviceFacts]:
         return []
     cpu = entry.devices.cpu
     free = entry.free_bytes
-    found = [DeviceFacts(entry.node, "cpu", "cpu", 0, cpu.name, cpu.ram_bytes, free.get("cpu", cpu.free_bytes))]
-    found += [
-        DeviceFacts(
-            entry.node, gpu.id, gpu.backend, gpu.index, gpu.name, gpu.vram_bytes, free.get(gpu.id, gpu.free_bytes)
+    found = []
+    if cpu.offered:
+        found.append(DeviceFacts(entry.node, "cpu", "cpu", 0, cpu.name, cpu.ram_bytes, free.get("cpu", cpu.free_bytes)))
+    for gpu in entry.devices.gpus:
+        free_bytes = free.get(gpu.id, gpu.free_bytes)
+        found.append(
+            DeviceFacts(
+                entry.node, gpu.id, gpu.backend, gpu.index, gpu.name, gpu.vram_bytes, free_bytes, build=gpu.build
+            )
         )
-        for gpu in entry.devices.gpus
-    ]
     return found
 
 
 def describe(devices: Devices) -> str:
-    """`CPU 8 cores 32 GB, GPU0 RTX 3060 (12 GB); models 0, workers 0`."""
-    parts = [f"CPU {devices.cpu.cores} cores {format_bytes(devices.cpu.ram_bytes)}"]
-    parts += [f"{gpu.id.upper()} {gpu.name} ({format_bytes(gpu.vram_bytes)})" for gpu in devices.gpus]
-    return f"{', '.join(parts)}; models {devices.models}, workers {devices.workers}"
+    """`CPU 8 cores 32 GB, GPU0 RTX 3060 (12 GB), GPU1-GPU4 4 x A100 (40 GB); models 0, workers 0`, and any problems."""
+    not_offered = "" if devices.cpu.offered else " (not offered)"
+    parts = [f"CPU {devices.cpu.cores} cores {format_bytes(devices.cpu.ram_bytes)}{not_offered}"]
+    parts += [_describe_alike(what, list(alike)) for what, alike in groupby(devices.gpus, _what_it_is)]
+    problems = "".join(f"; problem: {problem}" for problem in devices.problems)
+    return f"{', '.join(parts)}; models {devices.models}, workers {devices.workers}{problems}"
+
+
+def _describe_alike(what: str, alike: list[GpuDevice]) -> str:
+    first, last = alike[0].id.upper(), alike[-1].id.upper()
+    return f"{first} {what}" if len(alike) == 1 else f"{first}-{last} {len(alike)} x {what}"
+
+
+def _what_it_is(gpu: GpuDevice) -> str:
+    """`RTX 3060 (12 GB)`, `M3 Max (36 GB, declared metal, computed on cpu)`."""
+    size = format_bytes(gpu.vram_bytes)
+    return f"{gpu.name} ({size}, {gpu.declaration})" if gpu.declaration else f"{gpu.name} ({size})"
 
 
 def devices_as_dict(entry: HiveEntry) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ order, and notes what it promised before it looks at the next.
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import anyio
 
@@ -129,6 +129,16 @@ class Matchmaker:
     def cluster(self) -> Cluster:
         """What is known at this moment."""
         return Cluster(self._devices(), self.workers.facts(), tuple(self._loads.values()), self._silent())
+
+    def rename_model(self, asked: str, canonical: str) -> None:
+        """A reference has turned out to mean that model: whoever asked for it waits for that one from now on."""
+        for waiting in self._line:
+            if waiting.task.wish.model_ref == asked:
+                waiting.task.wish = replace(waiting.task.wish, model_ref=canonical)
+        self._loads = {
+            task_id: replace(load, model_ref=canonical) if load.model_ref == asked else load
+            for task_id, load in self._loads.items()
+        }
 
     def load_done(self, task: Task) -> None:
         """The worker that `task` started is in the registry now."""

@@ -20,9 +20,11 @@ from queen_rbee.identity import Identity
 from queen_rbee.idle_reaper import reap_idle_workers
 from queen_rbee.local_launcher import LocalLauncher
 from queen_rbee.matchmaker import Matchmaker
+from queen_rbee.provision_feed import ProvisionFeed
 from queen_rbee.relay import Relay, token_client
 from queen_rbee.services import Services
 from queen_rbee.settings import QueenSettings
+from queen_rbee.supplies import Supplies
 from queen_rbee.task_registry import TaskRegistry
 from queen_rbee.voices import Voices
 from queen_rbee.worker_client import WorkerClient
@@ -126,13 +128,14 @@ def _assemble(outside: _Outside) -> Services:
     )
     relay = Relay(outside.session, publish)
     worker = WorkerClient(outside.session, relay, matchmaker.workers, clocks, lifecycle.refresh_workers)
+    supplies = Supplies(matchmaker, ProvisionFeed(outside.session, publish))
     dispatcher = Dispatcher(
         settings=settings,
         clocks=clocks,
         tasks=tasks,
         matchmaker=matchmaker,
         lifecycle=lifecycle,
-        starter=WorkerStarter(clocks, lifecycle, matchmaker, worker),
+        starter=WorkerStarter(clocks, lifecycle, matchmaker, worker, supplies),
         worker=worker,
         publish=publish,
         group=outside.group,

@@ -23,6 +23,8 @@ class Task:
         """`attached`: the submitter waits for the answer, so the task lives only as long as somebody does."""
         self.id = new_task_id()
         self.wish = wish
+        self.asked_model = wish.model_ref
+        """As the user wrote it; the wish takes on the name that the hive gives it."""
         self.correlation_id = correlation
         self.attached = attached
         self.followers: set[object] = set()

@@ -69,16 +69,17 @@ class WorkerClient:
             raise await self._diagnosis(task, record, node, error) from None
 
     async def _diagnosis(self, task: Task, record: WorkerRecord, node: str, error: RbeeError) -> RbeeError:
-        """Why the stream broke off: the hive knows within a second whether the worker still lives."""
+        """Why the stream broke off: the hive knows within a second whether the process that sent it still lives."""
         with anyio.move_on_after(_DIAGNOSIS_S):
-            while (failure := self.workers.failure_of(record.id)) is None:
+            while (failure := self.workers.failure_since(record)) is None:
                 try:
                     await self.refresh(node)
                 except RbeeError as unreachable:
                     _LOG.info("the hive at %s cannot say what became of %s: %s", node, record.id, unreachable)
                 await anyio.sleep(_DIAGNOSIS_S / 10)
             details = {**failure.details, "worker_id": record.id, "tokens_sent": task.tokens_seen}
-            return WorkerCrashedError(f"{failure.message} after {task.tokens_seen} tokens", details=details)
+            text = f"{failure.message} after {task.tokens_seen} tokens"
+            return WorkerCrashedError(text, hint=failure.hint, details=details)
         return error
 
     async def cancel(self, record: WorkerRecord, job_id: str) -> None:

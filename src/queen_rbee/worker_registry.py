@@ -4,8 +4,9 @@ All methods are synchronous: nothing can happen between a look and the promise t
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import anyio
 
@@ -127,10 +128,17 @@ class WorkerRegistry:
             return entry.gone
         record = entry.record
         if record.state is WorkerState.FAILED:
-            return error_from_body(record.error or {"code": "WORKER_CRASHED", "message": f"worker {worker_id} died"})
+            return _told(record.error, worker_id)
         if record.state in {WorkerState.STOPPED, WorkerState.DRAINING}:
             return WorkerCrashedError(f"worker {worker_id} was stopped")
         return None
+
+    def failure_since(self, record: WorkerRecord) -> RbeeError | None:
+        """Why the very process of `record` can no longer serve, although its worker may live on in another one."""
+        failure = self.failure_of(record.id)
+        if failure is None and (now := self._entries[record.id].record).restart_count != record.restart_count:
+            return _told(now.last_crash, record.id)
+        return failure
 
     def facts(self) -> tuple[WorkerFacts, ...]:
         """For the scheduler, ordered by id."""
@@ -145,6 +153,7 @@ class WorkerRegistry:
                 slots_free=_slots_free(entry),
                 idle_since_s=entry.record.last_activity,
                 in_use=bool(entry.promised),
+                pinned=entry.record.pinned,
             )
             for worker_id, entry in sorted(self._entries.items())
             if entry.gone is None
@@ -179,6 +188,10 @@ class WorkerRegistry:
             del self._entries[worker_id]
         elif entry.gone is None:
             entry.gone = WorkerCrashedError(why)
+
+
+def _told(error: Mapping[str, Any] | None, worker_id: str) -> RbeeError:
+    return error_from_body(error or {"code": "WORKER_CRASHED", "message": f"worker {worker_id} died"})
 
 
 def _slots_free(entry: _Entry) -> int:

@@ -10,6 +10,7 @@ from queen_rbee.hive_client import HiveClient
 from queen_rbee.hive_lifecycle import HiveLifecycle
 from queen_rbee.hive_registry import HiveEntry
 from queen_rbee.matchmaker import Matchmaker
+from queen_rbee.supplies import Supplies
 from queen_rbee.task import Task
 from queen_rbee.worker_client import WorkerClient
 from rbee_shared.clocks import Clocks
@@ -20,6 +21,9 @@ from rbee_shared.model_ref import parse_model_ref
 from rbee_shared.units import format_bytes
 
 _READY = frozenset({WorkerState.IDLE, WorkerState.BUSY})
+_FETCHED = frozenset({"hf", "url"})
+_NAMED = 20
+_HUB_TRIES = 8
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,10 @@ class WorkerStarter:
     lifecycle: HiveLifecycle
     matchmaker: Matchmaker
     worker: WorkerClient
+    supplies: Supplies
 
     async def require_model(self, entry: HiveEntry, task: Task, *, trusted: bool) -> None:
-        """Make sure the hive knows the model, and let the task's wish name it as the hive does.
+        """Make sure the hive knows the model or can fetch it; let the task's wish name it as the hive does.
 
         `trusted`: a `file:` reference may name any file of that machine, not only those under its model directory.
 
@@ -43,26 +48,27 @@ class WorkerStarter:
             return  # it is loaded there already
         hive = self.lifecycle.client_of(entry)
         row = await self._find_model(hive, task.wish.model_ref, trusted=trusted)
-        task.wish = replace(task.wish, model_ref=f"{row.provider}:{row.reference}")
+        if row is not None and row.is_downloaded:
+            task.wish = replace(task.wish, model_ref=row.canonical_ref)
 
-    async def _find_model(self, hive: HiveClient, model_ref: str, *, trusted: bool) -> ModelRow:
+    async def _find_model(self, hive: HiveClient, model_ref: str, *, trusted: bool) -> ModelRow | None:
+        """Its row; None where there is none yet and the model can be fetched."""
         reference = parse_model_ref(model_ref)
         if reference.provider == "file":
             # asked every time: the file may have gone or changed since it was catalogued
             return await hive.import_model(reference.reference, anywhere=trusted)
-        rows = await hive.models()
-        for row in rows:
-            if model_ref in {row.id, f"{row.provider}:{row.reference}"}:
-                return row
-        known = ", ".join(sorted(row.id for row in rows))
-        raise ModelNotFoundError(f"there is no model {model_ref!r} on that node; it has: {known}")
+        row = await hive.find_model(model_ref)
+        if row is None and reference.provider not in _FETCHED:
+            known = ", ".join(sorted(await hive.model_ids())[:_NAMED])
+            raise ModelNotFoundError(f"there is no model {model_ref!r} on that node; it has: {known}")
+        return row
 
     async def start(self, entry: HiveEntry, task: Task, placement: SpawnWorker) -> str:
         """Start a worker for the task and return its id when it is ready; one slot of it is promised to the task.
 
         Raises:
-            RbeeError: no room, a model that cannot be loaded, a worker that does not start. Tasks that waited for
-                the same load get the same error.
+            RbeeError: no room, a model that cannot be fetched or loaded, a worker that does not start. Tasks that
+                waited for the same load get the same error.
         """
         try:
             worker_id = await self._start(entry, task, placement)
@@ -74,28 +80,33 @@ class WorkerStarter:
         return worker_id
 
     async def _start(self, entry: HiveEntry, task: Task, placement: SpawnWorker) -> str:
-        tell, device, model = task.narrator, placement.device, task.wish.model_ref
-        label = device.id.upper()
-        tell.tell("pick", f"picked {label} on {device.node}: {placement.reason}", cute="🎯")
+        tell, device = task.narrator, placement.device
+        tell.tell("pick", f"picked {device.id.upper()} on {device.node}: {placement.reason}", cute="🎯")
         hive = self.lifecycle.client_of(entry)
-        task.now("asking the hive for room")
-        tell.tell("ask_room", f"asking hive if there is room on {label}", cute="❓")
-        room = await hive.capacity(device.id, model)
-        tell.tell(
-            "room",
-            f"there is room on {label} for {model} "
-            f"(needs {format_bytes(room.required_bytes)}, {format_bytes(room.free_bytes)} free)",
-            cute="✅",
-            required_bytes=room.required_bytes,
-            free_bytes=room.free_bytes,
-        )
-        task.receipt |= {"required_bytes": room.required_bytes, "free_bytes": room.free_bytes}
+        await self._require_room(hive, task, placement)
+        await self.supplies.gather(hive, task, placement.device)
         task.now(f"starting a {device.backend} worker")
         worker_id = await self._order(entry, task, placement)
         tell.tell("worker_registered", "worker registered, waiting for its heartbeat", cute="📝")
         await self._until_ready(task, worker_id)
         tell.tell("worker_ready", f"{device.backend} worker is awake and ready", cute="🌞")
         return worker_id
+
+    async def _require_room(self, hive: HiveClient, task: Task, placement: SpawnWorker) -> None:
+        tell, device, label = task.narrator, placement.device, placement.device.id.upper()
+        task.now("asking the hive for room")
+        tell.tell("ask_room", f"asking hive if there is room on {label}", cute="❓")
+        patience_s = self.clocks.hub_s * _HUB_TRIES  # the hive's own patience with the Hub runs out first
+        room = await hive.capacity(device.id, task.wish.model_ref, patience_s=patience_s)
+        free_bytes = max(0, room.free_bytes - room.promised_bytes)
+        tell.tell(
+            "room",
+            f"there is room on {label} for {task.asked_model} "
+            f"(needs {format_bytes(room.required_bytes)}, {format_bytes(free_bytes)} free)",
+            cute="✅",
+            **room.model_dump(),
+        )
+        task.receipt |= {"capacity": room.model_dump()}
 
     async def _order(self, entry: HiveEntry, task: Task, placement: SpawnWorker) -> str:
         """Order the worker and register it, in one piece.

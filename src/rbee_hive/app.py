@@ -2,7 +2,18 @@
 
 from fastapi import FastAPI
 
-from rbee_hive.routes import control, devices, events, health, heartbeats, models, unbuilt, workers
+from rbee_hive.routes import (
+    control,
+    devices,
+    events,
+    health,
+    heartbeats,
+    models,
+    operations,
+    provisions,
+    unbuilt,
+    workers,
+)
 from rbee_hive.services import Services
 from rbee_shared.http_app import new_app
 from rbee_shared.version import __version__
@@ -17,6 +28,6 @@ def create_app(services: Services) -> FastAPI:
         body_s=services.daemon.clocks.body_s,
     )
     app.state.services = services
-    for part in (health, devices, models, workers, heartbeats, events, control, unbuilt):
+    for part in (health, devices, models, provisions, workers, heartbeats, events, operations, control, unbuilt):
         app.include_router(part.router)
     return app

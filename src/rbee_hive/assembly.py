@@ -1,72 +1,105 @@
 """Puts the hive's parts together, each a block inside the one it needs, and runs what goes on in the background."""
 
+import logging
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
 
-from rbee_hive import model_files
+from rbee_hive.devices.detect import NodeDevices
 from rbee_hive.domain.idle import idle_too_long
-from rbee_hive.model_catalog import ModelCatalog
+from rbee_hive.preload import preload
+from rbee_hive.provisions import Provisions
 from rbee_hive.queen_client import Me, QueenLink, became_ready
+from rbee_hive.room import Room
 from rbee_hive.services import Services
 from rbee_hive.settings import HiveSettings
+from rbee_hive.tally import Tally
+from rbee_hive.workbench import opened_builder, opened_library, opened_provisioner
+from rbee_hive.worker_builder import WorkerBuilder
 from rbee_hive.worker_lifecycle import Surroundings, Worker
 from rbee_hive.worker_registry import WorkerRegistry
+from rbee_shared.contracts.workers import WorkerRecord
 from rbee_shared.daemon import Daemon
 from rbee_shared.errors import RbeeError
 from rbee_shared.http_client import http_client
 from rbee_shared.narration import Narrator
-from rbee_shared.sqlite import Quarantined
+
+_LOG = logging.getLogger("rbee.hive")
 
 
 @asynccontextmanager
 async def assembled(daemon: Daemon, settings: HiveSettings, token: str, url: str) -> AsyncGenerator[Services]:
-    """All services, running; on leaving the workers that still live are killed."""
-    clocks = daemon.clocks
-    narrator = Narrator("hive", daemon.hub.publish, node=settings.name)
-
-    def say_damage(moved: Quarantined) -> None:
-        narrator.tell("catalog_damaged", str(moved), cute="🩹", level="error", kept_as=str(moved.moved_to))
-
-    async with (
-        ModelCatalog.open(daemon.home.models_db, say_damage) as catalog,
-        http_client(connect_s=clocks.connect_s, call_s=clocks.control_call_s) as client,
-        anyio.create_task_group() as group,
-    ):
-        await _add_embedded(catalog, narrator)
+    """All services, running; on leaving the workers that still live are killed, downloads and builds cancelled."""
+    clocks, home = daemon.clocks, daemon.home
+    narrator, tally = Narrator("hive", daemon.hub.publish, node=settings.name), Tally()
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        library = await enter(opened_library(home, settings, narrator))
+        provisioner = await enter(opened_provisioner(library, clocks, tally))
+        builds = await enter(opened_builder(home, settings, clocks, narrator))
+        devices = await enter(NodeDevices.open(settings.devices))
+        client = await enter(http_client(connect_s=clocks.connect_s, call_s=clocks.control_call_s))
+        provisions = await enter(Provisions.open(node=settings.name, grace_s=clocks.provision_grace_s))
+        group = await enter(anyio.create_task_group())
         from_start = daemon.handshake is not None and daemon.handshake.queen_url is not None
         me = Me(settings.name, url, token, settings.standalone, from_start, settings.queen)
-        link = QueenLink(daemon, me, client, catalog)
+        link = QueenLink(daemon, me, client, library.catalog, devices)
 
         def changed(worker: Worker) -> None:
             link.changed()
             if became_ready(worker):
                 group.start_soon(link.tell_ready, worker)
+                group.start_soon(_note_load, room, worker.record())
 
-        around = Surroundings(daemon.home, clocks, daemon.hub, client, url, settings.name, changed)
-        async with WorkerRegistry.open(
-            around, kept=settings.ended_workers_kept, kept_s=settings.ended_workers_kept_s
-        ) as registry:
-            services = Services(daemon, settings, token, catalog, registry, link, narrator)
+        around = Surroundings(home, clocks, daemon.hub, client, url, settings.name, changed)
+        registry = await enter(
+            WorkerRegistry.open(around, kept=settings.ended_workers_kept, kept_s=settings.ended_workers_kept_s)
+        )
+        room = Room(library.catalog, devices, registry.records)
+        services = Services(
+            daemon=daemon,
+            settings=settings,
+            token=token,
+            url=url,
+            library=library,
+            provisioner=provisioner,
+            provisions=provisions,
+            builds=builds,
+            devices=devices,
+            room=room,
+            registry=registry,
+            link=link,
+            narrator=narrator,
+            tally=tally,
+        )
 
-            async def give_up_workers(queen_url: str) -> None:
-                await registry.stop(worker for worker in registry.live() if worker.order.ordered_by == queen_url)
+        async def give_up_workers(queen_url: str) -> None:
+            await registry.stop(worker for worker in registry.live() if worker.order.ordered_by == queen_url)
 
-            group.start_soon(link.run, registry)
-            group.start_soon(link.watch_lease, give_up_workers)
-            group.start_soon(_stop_idle, services)
-            yield services
-            group.cancel_scope.cancel()
+        group.start_soon(link.run, registry)
+        group.start_soon(link.watch_lease, give_up_workers)
+        group.start_soon(_stop_idle, services)
+        group.start_soon(_look_at_builds, builds)
+        group.start_soon(preload, services)
+        yield services
+        group.cancel_scope.cancel()
 
 
-async def _add_embedded(catalog: ModelCatalog, narrator: Narrator) -> None:
+async def _look_at_builds(builds: WorkerBuilder) -> None:
+    """Now, while nobody waits: the first look at the environment takes most of a second."""
     try:
-        path = model_files.embedded_model()
-        await catalog.add_embedded(await model_files.inspect(str(path), roots=None))
-    except RbeeError as error:  # a hive without it still serves every other model
-        narrator.tell("embedded_model", f"the embedded model cannot be used: {error.message}", level="warning")
+        await builds.rows()
+    except RbeeError as error:
+        _LOG.warning("the worker builds could not be looked at: %s", error)
+
+
+async def _note_load(room: Room, record: WorkerRecord) -> None:
+    try:
+        await room.note_load(record)
+    except RbeeError as error:  # an estimate that is not corrected is still an estimate
+        _LOG.warning("the load of %s could not be noted: %s", record.id, error)
 
 
 async def _stop_idle(services: Services) -> None:

@@ -1,5 +1,9 @@
-"""`rbee-hive [daemon] …`: parse, run, translate errors; nothing else."""
+"""The command line `rbee-hive [COMMAND] …`: without a command it is the daemon.
 
+The daemon's start loads nothing of the local commands, and they load nothing of the daemon.
+"""
+
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -7,11 +11,11 @@ from typing import Annotated
 
 import typer
 
-from rbee_hive.daemon import PROGRAM, Start, live
-from rbee_shared.daemon import Daemon, run_daemon
 from rbee_shared.version_option import VersionOption
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+PROGRAM = "rbee-hive"
+_PRIVATE_UMASK = 0o077
+_FOR_ALL = frozenset({"--help", "--version"})
 
 
 class Parent(StrEnum):
@@ -20,7 +24,6 @@ class Parent(StrEnum):
     STDIN = "stdin"
 
 
-@app.command(options_metavar="[daemon] [OPTIONS]")
 def daemon(  # noqa: PLR0917 - one parameter for each option
     port: Annotated[int | None, typer.Option(min=0, max=65_535, help="Default 9200; 0 lets the system choose.")] = None,
     bind: Annotated[str | None, typer.Option(help="Address to listen on. Default 127.0.0.1.")] = None,
@@ -33,6 +36,9 @@ def daemon(  # noqa: PLR0917 - one parameter for each option
     version: VersionOption = False,
 ) -> None:
     """Serve this machine's devices, models and workers to a queen, until stopped."""
+    from rbee_hive.daemon import Start, live  # noqa: PLC0415 - the local commands start without a server
+    from rbee_shared.daemon import Daemon, run_daemon  # noqa: PLC0415 - same
+
     flags = {
         "port": port, "bind": bind, "queen": queen, "name": name, "token_file": token_file, "standalone": standalone
     }  # fmt: skip
@@ -44,6 +50,39 @@ def daemon(  # noqa: PLR0917 - one parameter for each option
 
 
 def main() -> None:
-    """`daemon` is the only command, so its name may be left out."""
+    """Run what the command line names; the name of `daemon` may be left out."""
+    os.umask(_PRIVATE_UMASK)
     arguments = sys.argv[1:]
-    app(args=arguments[1:] if arguments[:1] == ["daemon"] else arguments, prog_name=PROGRAM)
+    if arguments[:1] == ["daemon"] or not arguments or (arguments[0].startswith("-") and arguments[0] not in _FOR_ALL):
+        app = _typer()
+        app.command(options_metavar="[daemon] [OPTIONS]")(daemon)
+        app(args=arguments[arguments[:1] == ["daemon"] :], prog_name=PROGRAM)
+    else:
+        all_commands()(args=arguments, prog_name=PROGRAM)
+
+
+def all_commands() -> typer.Typer:
+    """The app with every command."""
+    from rbee_hive.commands import builds, models, node, workers  # noqa: PLC0415 - see above
+
+    app = _typer()
+    app.callback()(_hive)
+    app.command()(daemon)
+    app.command()(node.status)
+    app.command()(node.detect)
+    app.add_typer(models.app, name="models")
+    app.add_typer(workers.app, name="worker")
+    app.add_typer(builds.app, name="builds")
+    return app
+
+
+def _hive(version: VersionOption = False) -> None:
+    """The manager of this machine: its devices, models, worker builds and workers.
+
+    Without a command it is `daemon`. The other commands ask the daemon that runs; where none does, those about models,
+    builds and devices do their work themselves.
+    """
+
+
+def _typer() -> typer.Typer:
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)

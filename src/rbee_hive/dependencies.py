@@ -4,9 +4,13 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from rbee_hive.domain.epochs import parse_epoch, require_current_epoch
 from rbee_hive.services import Services
 from rbee_shared.auth import require_bearer
 from rbee_shared.errors import MissingApiKeyError
+from rbee_shared.http_wire import EPOCH_HEADER
+
+_QUESTIONS = frozenset({"GET", "HEAD"})
 
 
 def services(request: Request) -> Services:
@@ -20,6 +24,16 @@ ServicesDep = Annotated[Services, Depends(services)]
 async def require_token(request: Request, here: ServicesDep) -> None:
     """The caller has the cluster's token."""
     require_bearer(request.headers.get("authorization"), here.token)
+
+
+async def require_epoch(request: Request, here: ServicesDep) -> None:
+    """An order does not come from a queen that another start of hers has replaced. Questions may come from anybody.
+
+    Raises:
+        InvalidRequestError, StaleEpochError: see `domain.epochs`.
+    """
+    if request.method not in _QUESTIONS:
+        require_current_epoch(parse_epoch(request.headers.get(EPOCH_HEADER)), here.link.epoch)
 
 
 async def worker_key(request: Request) -> str:

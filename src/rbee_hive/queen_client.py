@@ -13,13 +13,15 @@ import anyio
 import httpx2
 from pydantic import ValidationError
 
-from rbee_hive.devices import detect
+from rbee_hive.devices.detect import NodeDevices
+from rbee_hive.domain.epochs import require_current_epoch
+from rbee_hive.domain.held_memory import held_bytes
 from rbee_hive.model_catalog import ModelCatalog
 from rbee_hive.worker_lifecycle import Worker
 from rbee_hive.worker_registry import WorkerRegistry
 from rbee_shared.clocks import Clocks
 from rbee_shared.contracts.nodes import HeartbeatAnswer, HiveHeartbeat
-from rbee_shared.contracts.workers import WorkerReady, WorkerState
+from rbee_shared.contracts.workers import WorkerReady
 from rbee_shared.daemon import Daemon
 from rbee_shared.errors import BadPeerError, HiveOwnedError, InvalidRequestError, QueenLostError, RbeeError
 from rbee_shared.http_client import call
@@ -29,6 +31,7 @@ from rbee_shared.version import __version__
 
 _LOG = logging.getLogger("rbee.hive.queen")
 _JITTER = 0.1
+_MODELS_TOLD = 1000  # a heartbeat stays small however large the catalog
 _READY_TRIES = 3
 _READY_PAUSE_S = 0.2
 
@@ -48,13 +51,16 @@ class Me:
 class QueenLink:
     """At most one queen at a time."""
 
-    def __init__(self, daemon: Daemon, me: Me, client: httpx2.AsyncClient, catalog: ModelCatalog) -> None:
+    def __init__(
+        self, daemon: Daemon, me: Me, client: httpx2.AsyncClient, catalog: ModelCatalog, devices: NodeDevices
+    ) -> None:
         handshake = daemon.handshake
         self._daemon = daemon
         self._clocks: Clocks = daemon.clocks
         self._me = me
         self._client = client
         self._catalog = catalog
+        self._devices = devices
         self._narrator = Narrator("hive", daemon.hub.publish, node=me.name)
         self._epoch = handshake.epoch if handshake else None
         self._seq = 0
@@ -63,6 +69,11 @@ class QueenLink:
         self.queen_url = _checked((handshake.queen_url if handshake else None) or me.announce_to)
         self.adopted = me.lease_from_start
         self.lease = Lease(self._clocks.hive_lease_s if me.lease_from_start else None)
+
+    @property
+    def epoch(self) -> int | None:
+        """Of the queen that this hive belongs to; None without one."""
+        return self._epoch
 
     def changed(self) -> None:
         """A worker's state has changed: tell her now."""
@@ -73,6 +84,7 @@ class QueenLink:
 
         Raises:
             HiveOwnedError: it belongs to another one that still answers.
+            StaleEpochError: a later start of that queen has taken it already.
             InvalidRequestError: that is no URL.
         """
         _checked(queen_url)
@@ -81,6 +93,8 @@ class QueenLink:
                 f"the hive {self._me.name} belongs to the queen at {self.queen_url}",
                 details={"queen_url": self.queen_url, "hive_url": self._me.url},
             )
+        if queen_url == self.queen_url:
+            require_current_epoch(epoch, self._epoch)
         if not self.adopted:
             self._narrator.tell("adopted", f"the queen at {queen_url} has adopted this hive", cute="🤝")
         self.queen_url, self._epoch = queen_url, epoch
@@ -127,6 +141,7 @@ class QueenLink:
             model_ref=record.model_ref,
             backend=record.backend,
             device=record.device,
+            restart_count=record.restart_count,
             narrated=self._daemon.hub.said,
             memory=record.memory,
         )
@@ -170,7 +185,7 @@ class QueenLink:
             self._belong()
 
     async def _exchange(self, queen_url: str, registry: WorkerRegistry) -> HeartbeatAnswer:
-        devices = await detect.loads()
+        devices = await self._devices.loads(held_bytes(registry.records()))
         self._seq += 1
         beat = HiveHeartbeat(
             hive_id=self._daemon.instance,
@@ -182,7 +197,7 @@ class QueenLink:
             standalone=self._me.standalone,
             devices=devices,
             workers=registry.records(),
-            models=self._catalog.ids,
+            models=self._catalog.downloaded[:_MODELS_TOLD],
             narrated=self._daemon.hub.said,
         )
         answer = await self._post(f"{queen_url}/v1/heartbeat", beat.model_dump(mode="json"))
@@ -211,5 +226,5 @@ def _checked(url: str | None) -> str | None:
 
 
 def became_ready(worker: Worker) -> bool:
-    """Whether the worker has just come to serve, as far as its state tells."""
-    return worker.state is WorkerState.IDLE and not worker.settled.is_set()
+    """Whether the change that is being told is that the worker has come to serve, for the first time or again."""
+    return worker.has_become_ready

@@ -1,23 +1,32 @@
 """What the routes need, in one place; and the orders that touch more than one part."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
+from functools import partial
 
-from rbee_hive import model_files
-from rbee_hive.devices import detect
-from rbee_hive.domain.capacity import Capacity, require_room
+from rbee_hive.devices.detect import NodeDevices
+from rbee_hive.domain.capacity import require_room
 from rbee_hive.domain.device_choice import DeviceName, choose_device
 from rbee_hive.domain.port_choice import worker_port
 from rbee_hive.model_catalog import ModelCatalog
+from rbee_hive.model_library import ModelLibrary
+from rbee_hive.model_provisioner import ModelProvisioner
+from rbee_hive.provisions import Provision, Provisions
 from rbee_hive.queen_client import QueenLink
+from rbee_hive.room import Assessment, Need, Room
 from rbee_hive.settings import HiveSettings
+from rbee_hive.tally import Tally
+from rbee_hive.worker_builder import WorkerBuilder
 from rbee_hive.worker_lifecycle import Worker
 from rbee_hive.worker_order import WorkerOrder
 from rbee_hive.worker_registry import WorkerRegistry
-from rbee_shared.contracts.models import ModelRow
+from rbee_shared.contracts.models import ModelProvisionRequest, ModelRow
+from rbee_shared.contracts.provisions import BuildRow, ProvisionEnd, WorkerProvisionRequest
 from rbee_shared.contracts.workers import SpawnRequest
 from rbee_shared.daemon import Daemon
-from rbee_shared.errors import ShuttingDownError
+from rbee_shared.errors import BackendUnavailableError, ModelNotFoundError, ShuttingDownError
 from rbee_shared.ids import new_secret, new_worker_id
+from rbee_shared.model_ref import parse_model_ref
 from rbee_shared.narration import Narrator, correlation_id
 
 
@@ -28,10 +37,22 @@ class Services:
     daemon: Daemon
     settings: HiveSettings
     token: str
-    catalog: ModelCatalog
+    url: str
+    library: ModelLibrary
+    provisioner: ModelProvisioner
+    provisions: Provisions
+    builds: WorkerBuilder
+    devices: NodeDevices
+    room: Room
     registry: WorkerRegistry
     link: QueenLink
     narrator: Narrator
+    tally: Tally
+    started_at_unix: float = field(default_factory=time.time)
+
+    @property
+    def catalog(self) -> ModelCatalog:
+        return self.library.catalog
 
     def require_open(self) -> None:
         """Raise `ShuttingDownError` once this hive is on its way out."""
@@ -40,45 +61,97 @@ class Services:
 
     def device(self, backend: str | None, device: int | str | None) -> DeviceName:
         """The device that an order means; `BackendUnavailableError` if there is none."""
-        return choose_device(backend, device, detect.present())
+        return choose_device(backend, device, self.devices.present())
 
-    async def room(self, row: ModelRow, device: DeviceName) -> Capacity:
-        """What the model needs there and what is free; `InsufficientMemoryError` if that is too little."""
-        return require_room(row.size_bytes, await detect.free_bytes(device), model=row.id, device=device.id)
+    async def assess(self, model: str, need: Need) -> Assessment:
+        """Whether there would be room for `model`, which may not have been fetched yet.
+
+        Raises:
+            RbeeError: it is not known here, nor at the Hub, or the Hub does not tell.
+        """
+        row = await self.library.look_up(model)
+        if row is not None and row.is_downloaded:
+            return await self.room.for_model(row, need)
+        ref = parse_model_ref(row.canonical_ref if row is not None else model)
+        if ref.provider != "hf":
+            raise ModelNotFoundError(f"{model} is not on this node")
+        wanted = await self.provisioner.wanted(ref)
+        return await self.room.for_size(model, wanted.chosen.size_bytes, need)
+
+    async def provision_model(self, order: ModelProvisionRequest) -> Provision:
+        """Have the model here; done at once if it is."""
+        key = ("model", order.chosen_model, order.id or "", order.sha256 or "")
+        if (row := await self.library.at_hand(order.chosen_model)) is not None:
+            return self.provisions.done(ProvisionEnd(model=row), *key)
+        return self.provisions.start(partial(self._fetch_model, order), *key)
+
+    async def provision_build(self, order: WorkerProvisionRequest) -> Provision:
+        """Have a worker build of that kind; done at once if it is there."""
+        key = ("build", order.bare_kind, "anew" if order.rebuild else "")
+        if not order.rebuild and (row := await self.builds.find(order.bare_kind)) is not None:
+            return self.provisions.done(ProvisionEnd(build=row), *key)
+        return self.provisions.start(partial(self._make_build, order), *key)
 
     async def spawn(self, order: SpawnRequest) -> Worker:
         """Start the worker that is asked for; the same `request_id` again is the same worker.
 
         Raises:
-            RbeeError: this hive does not have the model, the device or the room, or is on its way out.
+            RbeeError: this hive does not have the model, the device, the build or the room, or is on its way out.
         """
         self.require_open()
         if (known := self.registry.known_request(order.request_id)) is not None:
             return known
-        row = await self.catalog.find(order.chosen_model)
         device = self.device(order.backend, order.device)
-        file = await model_files.inspect(row.local_path, roots=None)
-        await self.room(row, device)
-        # no await from here on: two requests with one id must not both spawn
+        row = await self.library.ready(order.chosen_model)
+        build = await self._build_for(device)
+        assessment = await self.room.for_model(row, Need(device, order.n_ctx, order.slots))
+        # no await from here on: two requests with one id must not both spawn, nor two loads take the same room
         if (known := self.registry.known_request(order.request_id)) is not None:
             return known
         self.require_open()
+        require_room(assessment.capacity)
         self.narrator.tell(
-            "spawn", f"waking a {device.backend} worker on {device.id.upper()} with {file.path}", cute="🐝"
+            "spawn", f"waking a {device.backend} worker on {device.id.upper()} with {row.local_path}", cute="🐝"
         )
-        return self.registry.spawn(
-            WorkerOrder(
-                worker_id=new_worker_id(device.backend),
-                api_key=new_secret(),
-                model_ref=order.chosen_model,
-                model_path=str(file.path),
-                backend=device.backend,
-                device=device.id,
-                port=worker_port(order.port_hint, self.settings.worker_port),
-                n_ctx=order.n_ctx,
-                slots=order.slots,
-                ordered_by=self.link.queen_url,
-                correlation_id=correlation_id.get(),
-            ),
-            order.request_id,
+        worker = self.registry.spawn(self._worker_order(order, row, device, build), order.request_id)
+        self.room.promise(worker.order.worker_id, assessment)
+        self.tally.workers_started += 1
+        return worker
+
+    def _worker_order(self, order: SpawnRequest, row: ModelRow, device: DeviceName, build: BuildRow) -> WorkerOrder:
+        return WorkerOrder(
+            worker_id=new_worker_id(device.backend),
+            api_key=new_secret(),
+            model_ref=order.chosen_model,
+            model_path=row.local_path or "",
+            backend=device.backend,
+            device=device.id,
+            runs_on=(device.worker_backend, device.worker_device),
+            port=worker_port(order.port_hint, self.settings.worker_port),
+            n_ctx=order.n_ctx,
+            slots=order.slots,
+            ordered_by=self.link.queen_url,
+            correlation_id=correlation_id.get(),
+            model_id=row.id,
+            pinned=row.pinned,
+            engine_path=build.path,
+            extra_env=dict(device.environment),
         )
+
+    async def _build_for(self, device: DeviceName) -> BuildRow:
+        kind = device.worker_backend
+        if (build := await self.builds.find(kind)) is None:
+            raise BackendUnavailableError(
+                f"there is no {kind} worker build on this node yet", hint=f"Make it: rbee-hive builds make {kind}"
+            )
+        return build
+
+    async def _fetch_model(self, order: ModelProvisionRequest, job: Provision) -> ProvisionEnd:
+        with self.tally.counting(self.tally.downloads):
+            return await self.provisioner.provide(order, job)
+
+    async def _make_build(self, order: WorkerProvisionRequest, job: Provision) -> ProvisionEnd:
+        with self.tally.counting(self.tally.builds):
+            narrator = job.narrator.speaking_as("hive")
+            row = await self.builds.provide(order.bare_kind, narrator, job.progress, rebuild=order.rebuild)
+            return ProvisionEnd(build=row)

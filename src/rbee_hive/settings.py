@@ -4,9 +4,10 @@ import socket
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from rbee_hive.domain.declaration import DeclaredDevice, require_consistent
 from rbee_shared.settings import DaemonSettings
 
 
@@ -26,3 +27,14 @@ class HiveSettings(DaemonSettings):
     worker_port: int = Field(default=8001, ge=0, le=65_535, description="Workers take the first free port from here.")
     ended_workers_kept: int = Field(default=32, ge=1, description="Records of ended workers, newest kept.")
     ended_workers_kept_s: float = Field(default=60.0, ge=0, description="How long such a record is shown.")
+    devices: tuple[DeclaredDevice, ...] = Field(default=(), description="Replace detection, the processor included.")
+
+    preload: tuple[str, ...] = Field(default=(), description="Models to load at start: references or ids.")
+    wheels_dir: Path | None = Field(default=None, description="Engine wheels to take worker builds from.")
+    build_jobs: int | None = Field(default=None, ge=1, description="Compilers at a time; default: by cores and memory.")
+
+    @field_validator("devices")
+    @classmethod
+    def _are_consistent(cls, devices: tuple[DeclaredDevice, ...]) -> tuple[DeclaredDevice, ...]:
+        require_consistent(devices)
+        return devices

@@ -1,299 +1,199 @@
-"""One worker, from spawn to the proof that its memory is free again.
+"""One worker, over all the processes it may need: what is known of it, and whether a crash is the end of it.
 
-Guarantees: it ends with this hive; a death that nobody ordered is seen at once and told with its reason; nothing it
-does ends the hive. Its state changes only through `domain.worker_state`.
+Guarantees: a crash is followed by a new process as `domain.restart_policy` decides, or said plainly to be final; a
+stop ends the wait for the next process at once; nothing it does ends the hive.
 """
 
 import logging
+import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 import anyio.to_thread
-import httpx2
 
-from rbee_hive import memory_probe
-from rbee_hive.domain.death import why_it_died
-from rbee_hive.domain.worker_state import LIVE, SERVING, WorkerSignal, activity, advance
-from rbee_hive.memory_proof import StopReport, proof
+from rbee_hive import worker_logs
+from rbee_hive.domain.restart_policy import MAX_RESTARTS, Death, restart_delay_s, restarts_in_a_row
+from rbee_hive.domain.worker_state import LIVE, SERVING, WorkerSignal
+from rbee_hive.memory_proof import StopReport
 from rbee_hive.worker_order import WorkerOrder
-from rbee_shared.child import Child, Command, running
-from rbee_shared.clocks import Clocks
+from rbee_hive.worker_process import HiveSide, WorkerProcess
 from rbee_shared.contracts.workers import MemoryParts, WorkerHeartbeat, WorkerRecord, WorkerState
-from rbee_shared.errors import LoadingTimeoutError, NoCapacityError, RbeeError, WorkerCrashedError
-from rbee_shared.handshake import Handshake
-from rbee_shared.http_client import call
-from rbee_shared.narration import Narration, Narrator, correlation_id
-from rbee_shared.narration_hub import NarrationHub
-from rbee_shared.paths import Home
+from rbee_shared.errors import NoCapacityError, RbeeError
+from rbee_shared.ids import new_secret
+from rbee_shared.narration import Narrator, correlation_id
+from rbee_shared.units import format_seconds
 
 _LOG = logging.getLogger("rbee.hive.worker")
-_HEAR_S = 1.0
-_READY_PROBES = 3
-_READY_PROBE_PAUSE_S = 0.05
+_COMING_UP = frozenset({WorkerState.STARTING, WorkerState.LOADING})
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class Surroundings(HiveSide):
     """What every worker of a hive needs from it. `changed` is called after every change of state."""
 
-    home: Home
-    clocks: Clocks
-    hub: NarrationHub
-    client: httpx2.AsyncClient
-    hive_url: str
-    node: str
     changed: Callable[["Worker"], None]
 
 
 class Worker:
-    """A worker process and what is known of it."""
+    """A worker and what is known of it. Each of its processes has a key of its own."""
 
     def __init__(self, order: WorkerOrder, around: Surroundings) -> None:
         self.order = order
-        self.state = WorkerState.STARTING
-        self.error: RbeeError | None = None
-        self.report: StopReport | None = None
-        self.settled = anyio.Event()  # ready to serve, or ended
+        self.restart_count = 0
+        self.crash_count = 0
+        self.settled = anyio.Event()  # ready to serve for the first time, or ended
         self.ended = anyio.Event()
         self.ended_at_unix: float | None = None
         self._around = around
         self._narrator = Narrator("hive", around.hub.publish, node=around.node)
-        self._child: Child | None = None
-        self._verdict: RbeeError | None = None
-        self._stop_ordered, self._stop_done = anyio.Event(), anyio.Event()
-        self._stop_correlation: str | None = None
-        self._started_at_unix = self._last_activity_unix = time.time()
-        self._last_heartbeat_unix: float | None = None
-        self._heard_at_s = self._progress_at_s = anyio.current_time()
-        self._load_done = 0
-        self._missed = 0
-        self._slots_total, self._slots_busy = order.slots or 1, 0
-        self._memory_bytes: int | None = None
-        self._memory: MemoryParts | None = None
+        self._process = WorkerProcess(order, 0, around, self._changed)
+        self._restarts_in_a_row = 0
+        self._failure: RbeeError | None = None
+        self._last_crash: RbeeError | None = None
 
     @property
-    def url(self) -> str | None:
-        listening = self._child.listening if self._child else None
-        return listening.url if listening else None
+    def state(self) -> WorkerState:
+        return self._process.state
 
     @property
     def is_live(self) -> bool:
+        """Whether it serves, or will, or is on its way out; also while it waits for its next process."""
         return self.state in LIVE
+
+    @property
+    def url(self) -> str | None:
+        return self._process.url
+
+    @property
+    def report(self) -> StopReport | None:
+        """What became of its memory, once it was stopped."""
+        return self._process.report
+
+    @property
+    def error(self) -> RbeeError | None:
+        """Why it failed; while it comes up again, how its last process died."""
+        return self._failure or (self._last_crash if self.state in _COMING_UP else None)
+
+    @property
+    def has_become_ready(self) -> bool:
+        """True only while those are told who hear of the change by which its process came to serve."""
+        return self.state is WorkerState.IDLE and self._process.ready_at_s is None
 
     def record(self) -> WorkerRecord:
         """The wire form, with the worker's key: for the queen only."""
+        order, process, said = self.order, self._process, self._process.said
         return WorkerRecord(
-            id=self.order.worker_id,
-            url=self.url,
-            model_ref=self.order.model_ref,
-            backend=self.order.backend,
-            device=self.order.device,
-            state=self.state,
-            pid=self._child.pid if self._child else None,
-            started_at=self._started_at_unix,
-            failed_health_checks=self._missed,
-            last_heartbeat=self._last_heartbeat_unix,
-            last_activity=self._last_activity_unix,
-            slots_total=self._slots_total,
-            slots_busy=self._slots_busy,
-            memory_bytes=self._memory_bytes,
-            memory=self._memory,
-            api_key=self.order.api_key,
+            id=order.worker_id,
+            url=process.url,
+            model_ref=order.model_ref,
+            model_id=order.model_id,
+            backend=order.backend,
+            device=order.device,
+            state=process.state,
+            pid=process.pid,
+            started_at=process.started_at_unix,
+            ended_at=self.ended_at_unix,
+            restart_count=self.restart_count,
+            pinned=order.pinned,
+            failed_health_checks=process.monitor.missed_beats,
+            last_heartbeat=said.heartbeat_unix,
+            last_activity=said.activity_unix,
+            slots_total=said.slots_total,
+            slots_busy=said.slots_busy,
+            memory_bytes=said.resident_bytes,
+            memory=said.memory,
+            api_key=order.api_key,
             error=self.error.body() if self.error else None,
+            last_crash=self._last_crash.body() if self._last_crash else None,
         )
 
     async def run(self) -> None:
-        """Live from spawn to exit. Never raises; cancelling it kills the worker."""
+        """Live from the first spawn to the last exit. Never raises; cancelling it kills the worker."""
         correlation_id.set(self.order.correlation_id)
         try:
             await self._live()
         except Exception as error:  # noqa: BLE001 - one worker must not end its hive; logged and told
             _LOG.exception("worker %s could not be run", self.order.worker_id)
-            self.error = NoCapacityError(f"the worker could not be run: {type(error).__name__}: {error}")
             if self.is_live:
-                self._enter(WorkerSignal.DIED)
+                self._fail(_why_not_run(error))
         finally:
             self.ended_at_unix = time.time()
             self.settled.set()
             self.ended.set()
 
     async def _live(self) -> None:
-        stderr = self._around.home.logs / f"{self.order.worker_id}.err"
-        handshake = Handshake.from_here(
-            api_key=self.order.api_key, hive_url=self._around.hive_url, correlation_id=self.order.correlation_id
-        )
-        command = Command(
-            self.order.argv(self._around.hive_url), stderr, {memory_probe.WORKER_ID_VARIABLE: self.order.worker_id}
-        )
-        async with running(command, handshake, self._hear, stop_grace_s=self._around.clocks.worker_drain_s) as child:
-            self._child = child
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._stop_when_ordered, child)
-                async with anyio.create_task_group() as while_alive:
-                    while_alive.start_soon(self._watch, child)
-                    returncode = await child.wait_exit()
-                    while_alive.cancel_scope.cancel()
-                if self._stop_ordered.is_set():
-                    await self._stop_done.wait()  # every one of its steps is bounded
-                group.cancel_scope.cancel()
-            if self._stop_ordered.is_set() and self._verdict is None:
-                self._enter(WorkerSignal.EXITED)
-            else:
-                await self._tell_death(child, returncode)
-        if self.state is WorkerState.STOPPED and returncode == 0:
-            await anyio.Path(stderr).unlink(missing_ok=True)
+        delay_s = 0.0
+        while (death := await self._process.run(delay_s)) is not None:
+            self.crash_count += 1
+            if (wait_s := self._delay_s(death)) is None:
+                self._fail(death.error)
+                return
+            delay_s = wait_s
+            self._begin_again(death.error, delay_s)
+            await anyio.to_thread.run_sync(worker_logs.prune_own, self._around.home.logs, self.order.worker_id)
+        if self._process.returncode == 0:
+            await anyio.to_thread.run_sync(worker_logs.remove, self._around.home.logs, self.order.worker_id)
 
-    def _hear(self, narration: Narration) -> None:
-        self._heard_at_s = anyio.current_time()
-        self._around.hub.publish(narration.on_node(self._around.node))
+    def _delay_s(self, death: Death) -> float | None:
+        """Seconds until its next process; None if there is to be none."""
+        clocks = self._around.clocks
+        self._restarts_in_a_row = restarts_in_a_row(self._restarts_in_a_row, death.served_s, clocks.restart_reset_s)
+        chance = random.random()  # noqa: S311 - no secret depends on it
+        return restart_delay_s(death, self._restarts_in_a_row, first_s=clocks.restart_delay_s, chance=chance)
+
+    def _begin_again(self, crash: RbeeError, delay_s: float) -> None:
+        """The dead process makes room for the next one. No await: nobody sees the worker in between."""
+        if self.settled.is_set():
+            correlation_id.set(None)  # the request that it was started for is long over
+        self._restarts_in_a_row += 1
+        self.restart_count += 1
+        self._last_crash = crash
+        self.order = replace(self.order, api_key=new_secret(), correlation_id=correlation_id.get())
+        self._process = WorkerProcess(self.order, self.restart_count, self._around, self._changed)
+        again = f"starting it again in {format_seconds(delay_s)}, try {self._restarts_in_a_row} of {MAX_RESTARTS}"
+        self._narrator.tell(
+            "worker_crashed", f"worker {self.order.worker_id} crashed: {crash.message}; {again}", cute="💥",
+            level="warning", code=crash.code, worker_id=self.order.worker_id, restart_count=self.restart_count,
+        )  # fmt: skip
+        self._changed()
+
+    def _fail(self, error: RbeeError) -> None:
+        if self.settled.is_set():
+            correlation_id.set(None)
+        self._failure = error
+        self._narrator.tell(
+            "worker_failed", f"worker {self.order.worker_id} failed: {error.message}", cute="💥",
+            level="error", code=error.code, worker_id=self.order.worker_id,
+        )  # fmt: skip
+        self._process.enter(WorkerSignal.DIED)
+
+    def _changed(self) -> None:
+        self._around.changed(self)
+        if self.state in SERVING:
+            self.settled.set()
 
     # from outside: what the worker says over HTTP, and orders
 
     async def heartbeat(self, beat: WorkerHeartbeat) -> None:
-        """Take the worker's own word on its load; a worker that calls itself idle is asked whether it is ready."""
-        self._heard_at_s, self._missed = anyio.current_time(), 0
-        self._last_heartbeat_unix = time.time()
-        if beat.load_done is not None and beat.load_done != self._load_done:
-            self._load_done, self._progress_at_s = beat.load_done, self._heard_at_s
-        self._slots_total, self._memory_bytes = beat.slots_total, beat.rss_bytes or self._memory_bytes
-        self._memory = beat.memory or self._memory
-        if beat.state in SERVING and self.state in {WorkerState.STARTING, WorkerState.LOADING}:
-            await self.ready(beat.narrated, beat.memory)
-        if beat.last_activity is not None:
-            self._last_activity_unix = max(self._last_activity_unix, beat.last_activity)
-        busy = max(beat.slots_busy, int(beat.state is WorkerState.BUSY))
-        if (signal := activity(self.state, busy)) is not None:
-            self._last_activity_unix = time.time()
-            self._slots_busy = busy
-            self._enter(signal)
-        elif self.state in SERVING and busy != self._slots_busy:
-            self._slots_busy = busy
-            self._around.changed(self)
+        """The worker's own word on its load."""
+        await self._process.heartbeat(beat)
 
     async def ready(self, narrated: int, memory: MemoryParts | None) -> None:
-        """The worker says it has decoded a token: hear what it said before, ask it once, then believe it."""
-        child, self._memory = self._child, memory or self._memory
-        if child is None or self.state not in {WorkerState.STARTING, WorkerState.LOADING}:
-            return
-        await child.wait_heard(narrated, _HEAR_S)
-        with anyio.move_on_after(_HEAR_S):
-            await child.wait_listening(_HEAR_S)
-        if not await self._answers_ready() or self.state not in {WorkerState.STARTING, WorkerState.LOADING}:
-            return
-        self._last_activity_unix = time.time()
-        if self.state is WorkerState.STARTING:  # the task that waits for its port has not run yet
-            self._enter(WorkerSignal.HTTP_UP)
-        self._enter(WorkerSignal.READY)
-        self.settled.set()
+        """The worker says that it can serve; returns when that was looked into."""
+        await self._process.ready(narrated, memory)
 
     def order_stop(self) -> None:
         """Have it stopped; `ended` tells when it is gone. Harmless when it already is or will be."""
-        if self.is_live and not self._stop_ordered.is_set():
-            self._stop_correlation = correlation_id.get()
-            self._enter(WorkerSignal.STOP)
-            self._stop_ordered.set()
+        self._process.order_stop()
 
     def kill(self) -> None:
         """End it at once: there is nobody left to drain for."""
-        if self.is_live:
-            self._enter(WorkerSignal.STOP)
-        self._stop_ordered.set()
-        if self._child is not None:
-            self._child.kill()
+        self._process.kill()
 
-    # watching
 
-    async def _watch(self, child: Child) -> None:
-        try:
-            await child.wait_listening(self._around.clocks.worker_bind_s)
-        except RbeeError as error:
-            if child.returncode is None:
-                self._condemn(child, LoadingTimeoutError(f"the worker opened no port: {error.message}"))
-            return
-        if self.state is WorkerState.STARTING:
-            self._enter(WorkerSignal.HTTP_UP)
-        self._heard_at_s = self._progress_at_s = anyio.current_time()
-        while (fault := self._fault()) is None:
-            await anyio.sleep(self._around.clocks.heartbeat_s)
-            self._missed += 1  # a heartbeat sets it back
-        self._condemn(child, fault)
-
-    def _fault(self) -> RbeeError | None:
-        """What is wrong with it now, by the clocks."""
-        now_s, clocks = anyio.current_time(), self._around.clocks
-        if self.state is WorkerState.LOADING and now_s - self._progress_at_s > clocks.load_stall_s:
-            return LoadingTimeoutError(
-                f"no progress for {clocks.load_stall_s:.0f} s while loading {self.order.model_path}",
-                details={"load_done_per_mille": self._load_done},
-            )
-        if self.state is not WorkerState.DRAINING and now_s - self._heard_at_s > clocks.lost_s:
-            return WorkerCrashedError(f"no heartbeat came from the worker for {clocks.lost_s:.0f} s: it was killed")
-        return None
-
-    def _condemn(self, child: Child, error: RbeeError) -> None:
-        self._verdict = error
-        child.kill()
-
-    async def _answers_ready(self) -> bool:
-        for _ in range(_READY_PROBES):
-            try:
-                await call(
-                    self._around.client, "GET", f"{self.url}/v1/ready",
-                    token=self.order.api_key, unreachable=WorkerCrashedError,
-                )  # fmt: skip
-            except RbeeError as error:
-                _LOG.warning("worker %s says it is ready and does not answer so: %s", self.order.worker_id, error)
-                await anyio.sleep(_READY_PROBE_PAUSE_S)
-            else:
-                return True
-        return False
-
-    async def _tell_death(self, child: Child, returncode: int) -> None:
-        if self.settled.is_set():
-            correlation_id.set(None)  # the request that it was started for is long over
-        words = await anyio.to_thread.run_sync(child.last_words)
-        said = self._verdict or child.failure
-        self.error = why_it_died(self.state, returncode, said, words, self.order.model_path)
-        self._narrator.tell(
-            "worker_failed", f"worker {self.order.worker_id} failed: {self.error.message}", cute="💥",
-            level="error", code=self.error.code, worker_id=self.order.worker_id,
-        )  # fmt: skip
-        self._enter(WorkerSignal.DIED)
-
-    # stopping
-
-    async def _stop_when_ordered(self, child: Child) -> None:
-        await self._stop_ordered.wait()
-        correlation_id.set(self._stop_correlation)  # from here on it works for whoever ordered this
-        before = await anyio.to_thread.run_sync(memory_probe.measure_before, self.order.worker_id, child.pid)
-        with anyio.move_on_after(self._around.clocks.worker_drain_s):
-            await self._ask_to_go(child)
-            await child.wait_exit()
-        if child.returncode is None:
-            _LOG.warning("worker %s does not go: ending it", self.order.worker_id)
-            await child.terminate(self._around.clocks.worker_drain_s / 5)
-        with anyio.move_on_after(_HEAR_S):
-            await child.wait_exit()  # its last lines
-        self.report = await proof(before, self._around.clocks, self._narrator)
-        self._stop_done.set()
-
-    async def _ask_to_go(self, child: Child) -> None:
-        if self.url is None:
-            child.close_stdin()
-            return
-        try:
-            await call(
-                self._around.client, "POST", f"{self.url}/shutdown",
-                token=self.order.api_key, unreachable=WorkerCrashedError,
-            )  # fmt: skip
-        except RbeeError as error:
-            _LOG.warning("worker %s cannot be asked to go: %s", self.order.worker_id, error)
-            child.close_stdin()
-
-    def _enter(self, signal: WorkerSignal) -> None:
-        self.state = advance(self.state, signal)
-        if not self.is_live:
-            self._slots_busy = 0
-        self._around.changed(self)
+def _why_not_run(error: Exception) -> RbeeError:
+    if isinstance(error, RbeeError):
+        return error
+    return NoCapacityError(f"the worker could not be run: {type(error).__name__}: {error}")

@@ -1,20 +1,25 @@
-"""All workers of this hive, live and recently ended. In memory: a new hive starts with none.
+"""All workers of this hive, live and recently ended. In memory: a new hive starts with none, and ends what it finds.
 
 Reading and changing it is synchronous, so no two requests can see it half changed.
 """
 
 import hmac
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 
 import anyio
+import anyio.to_thread
 from anyio.abc import TaskGroup
 
+from rbee_hive import worker_logs
+from rbee_hive.orphans import end_orphans, find_orphans
 from rbee_hive.worker_lifecycle import Surroundings, Worker
 from rbee_hive.worker_order import WorkerOrder
 from rbee_shared.contracts.workers import WorkerRecord
 from rbee_shared.errors import ForbiddenError, InvalidApiKeyError, WorkerNotFoundError
+from rbee_shared.narration import Narrator
 
 
 class WorkerRegistry:
@@ -27,12 +32,17 @@ class WorkerRegistry:
         self._kept_s = kept_s
         self._workers: dict[str, Worker] = {}
         self._by_request: dict[str, str] = {}
+        self._past_crashes: Counter[str] = Counter()
+        self._past_restarts = 0
 
     @classmethod
     @asynccontextmanager
     async def open(cls, around: Surroundings, *, kept: int, kept_s: float) -> AsyncGenerator["WorkerRegistry"]:
-        """A registry without workers; those that live on leaving are killed."""
+        """A registry without workers; those that live on leaving are killed. A dead hive's are ended meanwhile."""
+        orphans = await find_orphans(around.home)
         async with anyio.create_task_group() as group:
+            narrator = Narrator("hive", around.hub.publish, node=around.node)
+            group.start_soon(end_orphans, around.home, orphans, around.clocks, narrator)
             registry = cls(group, around, kept=kept, kept_s=kept_s)
             try:
                 yield registry
@@ -51,8 +61,13 @@ class WorkerRegistry:
         self._workers[order.worker_id] = worker
         if request_id:
             self._by_request[request_id] = order.worker_id
-        self._group.start_soon(worker.run, name=order.worker_id)
+        self._group.start_soon(self._run, worker, name=order.worker_id)
         return worker
+
+    async def _run(self, worker: Worker) -> None:
+        await worker.run()
+        live = {other.order.worker_id for other in self.live()}
+        await anyio.to_thread.run_sync(worker_logs.prune, self._around.home.logs, live)
 
     def get(self, worker_id: str) -> Worker:
         """That worker.
@@ -97,6 +112,17 @@ class WorkerRegistry:
         for worker in chosen:
             await worker.ended.wait()
 
+    def crashes(self) -> Counter[str]:
+        """How often workers died that nobody had told to, by model reference, since this hive began."""
+        total = Counter(self._past_crashes)
+        for worker in self._workers.values():
+            total[worker.order.model_ref] += worker.crash_count
+        return +total
+
+    def restarts(self) -> int:
+        """How often a worker was started again, since this hive began."""
+        return self._past_restarts + sum(worker.restart_count for worker in self._workers.values())
+
     def kill_all(self) -> None:
         for worker in self.live():
             worker.kill()
@@ -106,7 +132,9 @@ class WorkerRegistry:
         too_old = time.time() - self._kept_s
         gone = [w for w in ended if (w.ended_at_unix or 0) < too_old] + ended[: -self._kept]
         for worker in gone:
-            self._workers.pop(worker.order.worker_id, None)
+            if self._workers.pop(worker.order.worker_id, None) is not None:
+                self._past_crashes[worker.order.model_ref] += worker.crash_count
+                self._past_restarts += worker.restart_count
         self._by_request = {key: id_ for key, id_ in self._by_request.items() if id_ in self._workers}
 
 

@@ -1,72 +1,30 @@
-"""What the keeper's exit status says: the table that scripts may rely on (docs/protocol.md repeats it).
+"""The keeper's exit status: the table that all command lines share, and two of its own.
 
-0 done, 1 failed, 2 wrong usage, 3 cannot reach, 4 not allowed, 5 no room or busy, 6 the stream broke after output (what
-was printed is incomplete), 124 time-out, 129 the terminal was closed, 130 Ctrl+C, 141 nobody reads stdout any more, 143
-TERM.
+6: the stream broke after output, so what was printed is incomplete. 124: time-out.
 """
 
-import signal
+from rbee_shared.exit_codes import (
+    BY_CODE,
+    DONE,
+    FAILED,
+    NO_ROOM,
+    NOBODY_READS,
+    NOT_ALLOWED,
+    UNREACHABLE,
+    USAGE,
+    after_signal,
+    of_error,
+)
 
-DONE = 0
-FAILED = 1
-USAGE = 2
-UNREACHABLE = 3
-NOT_ALLOWED = 4
-NO_ROOM = 5
+__all__ = [
+    "BY_CODE", "DONE", "FAILED", "INCOMPLETE", "NOBODY_READS", "NOT_ALLOWED", "NO_ROOM", "TIMED_OUT", "UNREACHABLE",
+    "USAGE", "after_signal", "exit_code",
+]  # fmt: skip
+
 INCOMPLETE = 6
 TIMED_OUT = 124
-_SIGNAL_BASE = 128
-NOBODY_READS = _SIGNAL_BASE + signal.SIGPIPE
-
-BY_CODE: dict[str, int] = {
-    "INTERNAL": FAILED,
-    "INVALID_REQUEST": USAGE,
-    "NOT_SUPPORTED": USAGE,
-    "CONTEXT_OVERFLOW": USAGE,
-    "PAYLOAD_TOO_LARGE": USAGE,
-    "EVENTS_GONE": FAILED,
-    "MODEL_INVALID": FAILED,
-    "MODEL_MISMATCH": FAILED,
-    "MODEL_NOT_FOUND": FAILED,
-    "NODE_NOT_FOUND": FAILED,
-    "TASK_NOT_FOUND": FAILED,
-    "WORKER_NOT_FOUND": FAILED,
-    "NOT_FOUND": FAILED,
-    "METHOD_NOT_ALLOWED": FAILED,
-    "ALREADY_EXISTS": FAILED,
-    "CANCELLED": FAILED,
-    "WORKER_CRASHED": FAILED,
-    "BACKEND_UNAVAILABLE": FAILED,
-    "MEMORY_NOT_RELEASED": FAILED,
-    "INFERENCE_STALLED": FAILED,
-    "LOADING_TIMEOUT": FAILED,
-    "CLIENT_TOO_SLOW": FAILED,
-    "HIVE_OWNED": FAILED,
-    "BAD_PEER": UNREACHABLE,
-    "NODE_UNREACHABLE": UNREACHABLE,
-    "PORT_IN_USE": UNREACHABLE,
-    "QUEEN_LOST": UNREACHABLE,
-    "REQUEST_TIMEOUT": UNREACHABLE,
-    "SHUTTING_DOWN": UNREACHABLE,
-    "STREAM_TRUNCATED": UNREACHABLE,
-    "MISSING_API_KEY": NOT_ALLOWED,
-    "INVALID_API_KEY": NOT_ALLOWED,
-    "FORBIDDEN": NOT_ALLOWED,
-    "HOST_NOT_ALLOWED": NOT_ALLOWED,
-    "ALL_SLOTS_BUSY": NO_ROOM,
-    "DISK_FULL": NO_ROOM,
-    "INSUFFICIENT_MEMORY": NO_ROOM,
-    "NO_CAPACITY": NO_ROOM,
-    "NOT_READY": NO_ROOM,
-    "QUEUE_FULL": NO_ROOM,
-}
 
 
 def exit_code(error_code: str, *, answer_begun: bool) -> int:
     """The exit status for an error; whatever fails after some of the answer was printed left it incomplete."""
-    return INCOMPLETE if answer_begun else BY_CODE.get(error_code, FAILED)
-
-
-def after_signal(number: int) -> int:
-    """As a shell has it: 130 for Ctrl+C, 143 for TERM, 129 for a closed terminal."""
-    return _SIGNAL_BASE + number
+    return INCOMPLETE if answer_begun else of_error(error_code)

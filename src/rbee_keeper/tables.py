@@ -41,10 +41,20 @@ async def show_cluster(settings: KeeperSettings, screen: Screen) -> int:
         screen.result(json.dumps(document))
         return exit_codes.DONE
     screen.result(_queen_line(found, health))
-    screen.result("\n".join(_table(("NODE", "STATE", "DEVICES", "WORKERS"), map(_node_row, nodes), "no nodes yet")))
+    screen.result(node_table(nodes))
     header = ("WORKER", "STATE", "MODEL", "ON", "SLOTS FREE")
     screen.result("\n".join(_table(header, map(_worker_row, workers), "no workers")))
     return exit_codes.DONE
+
+
+def node_table(nodes: Iterable[Mapping[str, Any]]) -> str:
+    """A line for each device, so that a node with eight of them still fits a screen; below it what is wrong."""
+    rows: list[Sequence[object]] = []
+    problems: list[str] = []
+    for node in nodes:
+        rows += _node_rows(node)
+        problems += _problems(node)
+    return "\n".join([*_table(("NODE", "STATE", "DEVICES", "WORKERS"), rows, "no nodes yet"), *problems])
 
 
 def _asleep(screen: Screen) -> int:
@@ -60,20 +70,32 @@ def _queen_line(found: FoundQueen, health: Mapping[str, Any]) -> str:
     return f"queen {state} at {found.url} ({kind}, version {found.version}{process}), {queued} waiting"
 
 
-def _node_row(node: Mapping[str, Any]) -> Sequence[object]:
-    return node.get("name"), node.get("state"), _devices(node.get("devices")), node.get("workers", 0)
+def _node_rows(node: Mapping[str, Any]) -> Iterable[Sequence[object]]:
+    """What is the node's own stands on the line of its first device."""
+    first, *others = _devices(node.get("devices")) or ["-"]
+    yield node.get("name"), node.get("state"), first, node.get("workers", 0)
+    for device in others:
+        yield "", "", device, ""
 
 
-def _devices(devices: object) -> str:
+def _devices(devices: object) -> list[str]:
     if not isinstance(devices, Mapping):
-        return "-"
-    words = []
+        return []
+    lines = []
     if isinstance(cpu := devices.get("cpu"), Mapping):
-        words.append(f"cpu: {cpu.get('cores')} cores, {_room(cpu.get('free_bytes'), cpu.get('ram_bytes'))}")
+        room = _room(cpu.get("free_bytes"), cpu.get("ram_bytes"))
+        lines.append(f"cpu: {cpu.get('cores')} cores, {room}{'' if cpu.get('offered', True) else ', not offered'}")
     for gpu in devices.get("gpus") or ():
         room = _room(gpu.get("free_bytes"), gpu.get("vram_bytes"))
-        words.append(f"{gpu.get('id')}: {gpu.get('name')}, {room}")
-    return "; ".join(words) or "-"
+        declared = f", declared, computed on {gpu.get('build')}" if gpu.get("declared") else ""
+        lines.append(f"{gpu.get('id')}: {gpu.get('name')}, {room}{declared}")
+    return lines
+
+
+def _problems(node: Mapping[str, Any]) -> list[str]:
+    devices = node.get("devices")
+    problems = (devices.get("problems") or ()) if isinstance(devices, Mapping) else ()
+    return [printable_line(f"problem on {node.get('name')}: {problem}") for problem in problems]
 
 
 def _room(free: object, total: object) -> str:

@@ -16,7 +16,7 @@ _PREFIX = "RBEE_CLOCK_"
 # a pause or a wait of nothing makes sense there; a beat or a lease of nothing would spin or end at once
 _MAY_BE_ZERO = frozenset(
     {"worker_drain_s", "hive_drain_s", "queen_drain_s", "keeper_drain_s", "parent_lost_drain_s", "idle_worker_s",
-     "memory_back_s", "hold_grace_s", "silence_s"}
+     "memory_back_s", "hold_grace_s", "provision_grace_s", "silence_s"}
 )  # fmt: skip
 
 
@@ -35,6 +35,10 @@ class Clocks:
     worker_bind_s: float = 30.0
     load_stall_s: float = 300.0
     engine_stall_s: float = 60.0
+    restart_delay_s: float = 1.0
+    restart_reset_s: float = 600.0
+    build_silence_s: float = 600.0
+    build_s: float = 3600.0
     worker_drain_s: float = 5.0
     hive_drain_s: float = 10.0
     queen_drain_s: float = 20.0
@@ -46,7 +50,10 @@ class Clocks:
     sse_ping_s: float = 10.0
     connect_s: float = 5.0
     control_call_s: float = 10.0
+    hub_s: float = 30.0
+    download_stall_s: float = 60.0
     hold_grace_s: float = 2.0
+    provision_grace_s: float = 2.0
     silence_s: float = 1.5
     slow_client_s: float = 60.0
     header_s: float = 10.0

@@ -99,6 +99,14 @@ class ModelInvalidError(RbeeError):
     default_hint = "Fetch the file again and compare its checksum; rbee reads GGUF files only."
 
 
+class ChecksumMismatchError(RbeeError):
+    """What was fetched, or lies on the disk, is not the file that its SHA-256 promises."""
+
+    code = "CHECKSUM_MISMATCH"
+    http_status = 422
+    default_hint = "Fetch the model again; if it happens again the repository or a proxy on the way is broken."
+
+
 # 401, 403: who is asking
 
 
@@ -160,7 +168,15 @@ class ModelNotFoundError(RbeeError):
 
     code = "MODEL_NOT_FOUND"
     http_status = 404
-    default_hint = "Name a file as file:/absolute/path.gguf, or leave --model out to use builtin:storyteller."
+    default_hint = "Name it as hf:owner/repo or file:/absolute/path.gguf, or leave --model out to use builtin:storyteller."
+
+
+class NoGgufInRepoError(RbeeError):
+    """The repository has no GGUF file, which is what llama.cpp reads, or not the one that was asked for."""
+
+    code = "NO_GGUF_IN_REPO"
+    http_status = 404
+    default_hint = "Choose one of the files named above, or a repository whose name ends with -GGUF."
 
 
 class NodeNotFoundError(RbeeError):
@@ -219,6 +235,14 @@ class HiveOwnedError(RbeeError):
     code = "HIVE_OWNED"
     http_status = 409
     default_hint = "Stop the hive named above, or use that queen: `rbee-keeper --queen-url URL`."
+
+
+class StaleEpochError(RbeeError):
+    """The command comes from a queen that another one has replaced at this hive."""
+
+    code = "STALE_EPOCH"
+    http_status = 409
+    default_hint = "Use the queen that owns the hive now; the old one must be shut down."
 
 
 class ModelMismatchError(RbeeError):
@@ -294,6 +318,23 @@ class BadPeerError(RbeeError):
     code = "BAD_PEER"
     http_status = 502
     default_hint = "Check that the address belongs to a daemon of this rbee version."
+
+
+class DownloadFailedError(RbeeError):
+    """A model could not be fetched: the network, the Hub or the address failed."""
+
+    code = "DOWNLOAD_FAILED"
+    http_status = 502
+    default_hint = "Run the command again: what was fetched is kept, and the download goes on from there."
+    retryable = True
+
+
+class BuildFailedError(RbeeError):
+    """A worker build could not be made on that machine."""
+
+    code = "BUILD_FAILED"
+    http_status = 502
+    default_hint = "Look into the log named above; install what it says is missing, then run the command again."
 
 
 class NodeUnreachableError(RbeeError):

@@ -39,6 +39,7 @@ async def call(  # noqa: PLR0913 - a request has these parts
     token: str | None = None,
     body: Mapping[str, Any] | None = None,
     params: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
     unreachable: type[RbeeError] = RbeeError,
 ) -> dict[str, Any]:
     """Call a peer and return its JSON object; `{}` for 204.
@@ -48,7 +49,8 @@ async def call(  # noqa: PLR0913 - a request has these parts
             when it connects and does not answer; `BadPeerError` when what comes back is not ours.
     """
     try:
-        response = await client.request(method, _address(url), headers=bearer(token), json=body, params=params)
+        sent = {**bearer(token), **(headers or {})}
+        response = await client.request(method, _address(url), headers=sent, json=body, params=params)
     except httpx2.ConnectTimeout:
         raise unreachable(f"{url}: no connection in time") from None
     except httpx2.TimeoutException:

@@ -29,7 +29,7 @@ def memory(groups: Sequence[Path] | None = None) -> Memory:
     """Main memory. `groups`: the cgroup directories that count, by default those that this process is in."""
     machine = psutil.virtual_memory()
     total, free = machine.total, machine.available + _just_freed_bytes()
-    for limit, used in _memory_limits(_own_groups() if groups is None else groups):
+    for limit, used in _memory_limits(groups_of() if groups is None else groups):
         total = min(total, limit)
         free = min(free, max(0, limit - used))
     return Memory(total, free)
@@ -42,7 +42,7 @@ def logical_cores() -> int:
 
 def quota_cores(groups: Sequence[Path] | None = None) -> float | None:
     """How many processors' time its container may take; None without a limit. `groups`: as for `memory`."""
-    quotas = [_quota(directory) for directory in (_own_groups() if groups is None else groups)]
+    quotas = [_quota(directory) for directory in (groups_of() if groups is None else groups)]
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
@@ -80,10 +80,10 @@ def _quota(directory: Path) -> float | None:
     return quota / period if quota and period and quota < _LONGEST_PERIOD_US else None
 
 
-def _own_groups() -> list[Path]:
-    """The directories of every group this process is in, up to the roots."""
+def groups_of(pid: int | None = None) -> list[Path]:
+    """The directories of every control group that a process (this one without `pid`) is in, each up to its root."""
     directories = []
-    for line in _lines(Path("/proc/self/cgroup")):
+    for line in _lines(Path(f"/proc/{pid or 'self'}/cgroup")):
         _, controllers, name = line.split(":", 2)
         roots = [_CGROUP / kind for kind in controllers.split(",") if kind in {"memory", "cpu"}]
         for root in roots if controllers else [_CGROUP]:

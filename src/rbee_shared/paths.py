@@ -41,6 +41,15 @@ class Home:
         return self.root / "models"
 
     @property
+    def workers_db(self) -> Path:
+        return self.root / "workers.db"
+
+    @property
+    def workers(self) -> Path:
+        """One directory for each worker build: `<kind>-<version>`."""
+        return self.root / "workers"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 

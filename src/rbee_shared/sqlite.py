@@ -76,6 +76,19 @@ async def open_database(
             await db.close()
 
 
+@asynccontextmanager
+async def reading(path: Path) -> AsyncGenerator[aiosqlite.Connection]:
+    """A second connection to a database that is open already, for reads that no write may hold up."""
+    db = await aiosqlite.connect(path, isolation_level=None, timeout=_BUSY_S)
+    try:
+        db.row_factory = aiosqlite.Row
+        await db.execute("PRAGMA query_only = ON")
+        yield db
+    finally:
+        with anyio.CancelScope(shield=True):  # as above
+            await db.close()
+
+
 def _read_migrations(directory: Traversable) -> list[str]:
     """The scripts in order; number N stands at N - 1, without a gap."""
     files = sorted((file for file in directory.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)

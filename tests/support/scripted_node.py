@@ -3,6 +3,7 @@
 What it does wrong stands in `Script`, and may be changed while it runs. Everything lives in the test's own event loop.
 """
 
+import json
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -22,6 +23,14 @@ from rbee_shared.contracts.events import token_frame
 from rbee_shared.server import bind, serving, url_of
 
 MODEL = "builtin:scripted"
+SCRIPTED_ROW = {
+    "id": "scripted", "provider": "builtin", "reference": "scripted", "local_path": "/x.gguf", "size_bytes": 1,
+    "downloaded_at_unix": 1,
+}  # fmt: skip
+BUILD_ROW = {
+    "id": "cpu-builtin", "kind": "cpu", "version": "0", "python": "cp311", "platform": "linux", "made_at_unix": 1,
+    "source": "environment",
+}  # fmt: skip
 CPU = {"name": "scripted CPU", "cores": 4, "ram_bytes": 8_000_000_000, "free_bytes": 8_000_000_000, "ram_gb": 8.0}
 
 Answer = Callable[["ScriptedWorker", dict[str, Any]], AsyncIterator[bytes]]
@@ -89,6 +98,8 @@ class Script:
     headers_s: float = 0.0
     beating: bool = True
     beat_s: float = 0.05
+    provisions: dict[str, list[bytes | float | None]] = field(default_factory=dict)
+    """Frames of the events of a `model` or a `build`; a number is a pause, None a broken connection."""
 
 
 @dataclass
@@ -96,22 +107,33 @@ class ScriptedWorker:
     """One worker, with a port and a key of its own."""
 
     script: Script
+    model: str = MODEL
     id: str = field(default_factory=lambda: f"worker-cpu-{secrets.token_hex(3)}")
     key: str = field(default_factory=lambda: secrets.token_hex(16))
     url: str = ""
     state: str = "loading"
     error: dict[str, Any] | None = None
+    restarts: int = 0
+    last_crash: dict[str, Any] | None = None
     jobs: dict[str, anyio.Event] = field(default_factory=dict)
     executed: int = 0
     most_at_once: int = 0
     gone: anyio.Event = field(default_factory=anyio.Event)
 
     def record(self) -> dict[str, Any]:
-        identity = {"id": self.id, "url": self.url, "model_ref": MODEL, "backend": "cpu", "device": "cpu", "pid": 1}
+        identity = {
+            "id": self.id,
+            "url": self.url,
+            "model_ref": self.model,
+            "backend": "cpu",
+            "device": "cpu",
+            "pid": 1,
+        }
         state = "busy" if self.state == "idle" and self.jobs else self.state
         times = {"started_at": 1.0, "last_activity": 4e9}
         slots = {"slots_total": self.script.slots, "slots_busy": len(self.jobs)}
-        return {**identity, **times, **slots, "state": state, "api_key": self.key, "error": self.error}
+        crashes = {"restart_count": self.restarts, "error": self.error, "last_crash": self.last_crash}
+        return {**identity, **times, **slots, **crashes, "state": state, "api_key": self.key}
 
     async def execute(self, request: Request) -> Response:
         if request.headers.get("authorization") != f"Bearer {self.key}":
@@ -174,6 +196,9 @@ class ScriptedNode:
     spawned: int = 0
     stopped: list[str] = field(default_factory=list)
     refused: list[dict[str, Any]] = field(default_factory=list)
+    provisions: list[str] = field(default_factory=list)
+    provision_readers: list[int] = field(default_factory=list)
+    fetched: list[dict[str, Any]] = field(default_factory=list)
     left: anyio.Event = field(default_factory=anyio.Event)
     _seq: int = 0
     _changed: anyio.Event = field(default_factory=anyio.Event)
@@ -185,12 +210,12 @@ class ScriptedNode:
         return worker
 
     async def spawn(self, request: Request) -> Response:
-        await request.json()
+        order = await request.json()
         await anyio.sleep(self.script.spawn_s)
         self.spawned += 1
         if self.script.spawn_error:
             return JSONResponse({"error": self.script.spawn_error}, 503)
-        worker = ScriptedWorker(self.script)
+        worker = ScriptedWorker(self.script, order["model"])
         self.workers[worker.id] = worker
         self.group.start_soon(self._run_worker, worker)
         return JSONResponse({"worker_id": worker.id, "state": "starting"}, 202)
@@ -208,6 +233,22 @@ class ScriptedNode:
             self._changed.set()
             await worker.gone.wait()
 
+    def crash(self, worker: ScriptedWorker, error: dict[str, Any], *, back_after_s: float) -> None:
+        """It dies of `error`, and comes back as another process."""
+        worker.gone.set()
+        worker.gone = anyio.Event()
+        worker.restarts, worker.error, worker.last_crash = worker.restarts + 1, error, error
+        worker.state, worker.url, worker.key = "starting", "", secrets.token_hex(16)
+        self._changed.set()
+        self.group.start_soon(self._run_again, worker, back_after_s)
+
+    async def _run_again(self, worker: ScriptedWorker, after_s: float) -> None:
+        with anyio.move_on_after(after_s):
+            await worker.gone.wait()
+            return
+        worker.error = None
+        await self._run_worker(worker)
+
     def kill(self, worker: ScriptedWorker, error: dict[str, Any]) -> None:
         """It dies of `error`: its connections break, its record says why."""
         worker.state, worker.error = "failed", error
@@ -221,11 +262,45 @@ class ScriptedNode:
         return {}
 
     async def capacity(self) -> Response:
-        return Response(status_code=204, headers={"X-Rbee-Required-Bytes": "10", "X-Rbee-Free-Bytes": "100"})
+        numbers = {"model": "m", "device": "cpu", "fits": True, "basis": "size", "weights_bytes": 9}
+        told = json.dumps({**numbers, "required_bytes": 10, "free_bytes": 100})
+        return Response(status_code=204, headers={"X-Rbee-Capacity": told})
 
-    async def models(self) -> dict[str, Any]:
-        facts = {"local_path": "/x.gguf", "size_bytes": 1, "downloaded_at_unix": 1}
-        return {"models": [{"id": "scripted", "provider": "builtin", "reference": "scripted", **facts}]}
+    async def models(self, model: str | None = None) -> dict[str, Any]:
+        rows = [SCRIPTED_ROW, *self.fetched]
+        known = {"scripted", MODEL, *(row["id"] for row in self.fetched)}
+        return {"models": rows if model is None else rows[:1] if model in known else []}
+
+    async def provision(self, request: Request) -> Response:
+        """Done at once, unless the script says what its events are."""
+        body = await request.json()
+        what = "model" if "model" in body else "build"
+        self.provisions.append(what)
+        events = self.script.provisions.get(what)
+        known = "model" in body and body["model"] in {"scripted", MODEL}
+        path = f"/v1/provisions/{what}{'' if known or events is None else '-scripted'}/events"
+        answer = {"provision_id": what, "events_url": path, "done": known or events is None}
+        return JSONResponse(answer, 202)
+
+    async def provision_events(self, what: str, request: Request) -> Response:
+        frames = self.script.provisions.get(what.removesuffix("-scripted")) if what.endswith("-scripted") else None
+        if frames is None:
+            end = {"model": SCRIPTED_ROW} if what == "model" else {"build": BUILD_ROW}
+            return Response(sse.numbered(1, sse.encode("end", end)) + sse.DONE, media_type="text/event-stream")
+        after = int(request.headers.get("last-event-id", "0"))
+        self.provision_readers.append(after)
+
+        async def stream() -> AsyncIterator[bytes]:
+            for number, frame in enumerate(frames, 1):
+                if frame is None and number > after:  # the connection breaks here
+                    frames[number - 1] = sse.PING
+                    return
+                if isinstance(frame, float):
+                    await anyio.sleep(frame)
+                elif number > after and frame is not None:
+                    yield sse.numbered(number, frame)
+
+        return StreamingResponse(stream(), media_type="text/event-stream")
 
     async def devices(self) -> dict[str, Any]:
         return {"cpu": CPU, "gpus": [], "models": 1, "workers": len(self.workers)}
@@ -251,6 +326,9 @@ class ScriptedNode:
         app.add_api_route("/v1/workers/{worker_id}/stop", self.stop_worker, methods=["POST"])
         app.add_api_route("/v1/capacity", self.capacity, methods=["GET"], response_model=None)
         app.add_api_route("/v1/models", self.models, methods=["GET"])
+        app.add_api_route("/v1/models/provision", self.provision, methods=["POST"], response_model=None)
+        app.add_api_route("/v1/workers/provision", self.provision, methods=["POST"], response_model=None)
+        app.add_api_route("/v1/provisions/{what}/events", self.provision_events, methods=["GET"], response_model=None)
         app.add_api_route("/v1/devices", self.devices, methods=["GET"])
         app.add_api_route("/v1/workers/list", self.listing, methods=["GET"])
         app.add_api_route("/v1/events", self.events, methods=["GET"], response_model=None)

@@ -50,8 +50,15 @@ class Devices:
         handle = handles[index]
         if self._ggml.ggml_backend_dev_type(handle) not in ({_CPU_TYPE} if backend == "cpu" else _GPU_TYPES):
             raise BackendUnavailableError(f"{_id(backend, index)} is no graphics device", hint="Choose another one.")
-        description = self._ggml.ggml_backend_dev_description(handle).decode(errors="replace")
-        return Device(id=_id(backend, index), backend=backend, index=index, description=description)
+        return Device(id=_id(backend, index), backend=backend, index=index, description=self._description(handle))
+
+    def by_backend(self) -> dict[str, tuple[str, ...]]:
+        """The backends that this build has, each with the descriptions of its devices; it may have none here."""
+        return {
+            backend: tuple(map(self._description, self._handles(backend)))
+            for backend, name in _REGISTRY_NAMES.items()
+            if self._ggml.ggml_backend_reg_by_name(name)
+        }
 
     def handle(self, device: Device) -> int | None:
         """What llama.cpp is to put the model on; None for the processor, which it always has."""
@@ -64,6 +71,9 @@ class Devices:
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         self._ggml.ggml_backend_dev_memory(handle, ctypes.byref(free), ctypes.byref(total))
         return free.value if total.value else memory().free_bytes  # a device without memory of its own
+
+    def _description(self, handle: int) -> str:
+        return str(self._ggml.ggml_backend_dev_description(handle).decode(errors="replace"))
 
     def _handles(self, backend: str) -> list[int]:
         registry = self._ggml.ggml_backend_reg_by_name(_REGISTRY_NAMES[backend])

@@ -7,7 +7,10 @@ from rbee_shared.contracts.workers import WorkerState
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """One place where a worker could run. `id` is `cpu`, `cuda:1`, …; unique on its node."""
+    """One place where a worker could run. `id` is `cpu`, `gpu1`, …; unique on its node.
+
+    `build`: the kind of worker build that serves it, where that is not its backend's.
+    """
 
     node: str
     id: str
@@ -16,11 +19,19 @@ class DeviceFacts:
     name: str
     total_bytes: int
     free_bytes: int
+    build: str | None = None
+
+    @property
+    def build_kind(self) -> str:
+        return self.build or self.backend
 
 
 @dataclass(frozen=True)
 class WorkerFacts:
-    """One worker. `slots_free` already counts what the queen has promised; `in_use`: she has promised something."""
+    """One worker. `slots_free` already counts what the queen has promised; `in_use`: she has promised something.
+
+    `pinned`: it stays however long it is idle.
+    """
 
     id: str
     node: str
@@ -31,6 +42,7 @@ class WorkerFacts:
     slots_free: int
     idle_since_s: float
     in_use: bool = False
+    pinned: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from rbee_shared.contracts.workers import WorkerState
 
 
 def idle_too_long(workers: Iterable[WorkerFacts], *, now_s: float, limit_s: float) -> tuple[str, ...]:
-    """Ids of the workers to stop, never one promised to a task; a limit of 0 keeps them for ever.
+    """Ids of the workers to stop, never a pinned one or one promised to a task; a limit of 0 keeps them for ever.
 
     Times are UNIX seconds.
     """
@@ -16,5 +16,7 @@ def idle_too_long(workers: Iterable[WorkerFacts], *, now_s: float, limit_s: floa
     return tuple(
         worker.id
         for worker in workers
-        if worker.state is WorkerState.IDLE and not worker.in_use and now_s - worker.idle_since_s >= limit_s
+        if worker.state is WorkerState.IDLE
+        and not (worker.in_use or worker.pinned)
+        and now_s - worker.idle_since_s >= limit_s
     )

@@ -85,7 +85,9 @@ def _new_worker_or_wait(
         return Wait(f"a worker for {wish.model_ref} is being started on {wish.node}")
     if alive := [worker for worker in workers if worker.state in _ALIVE]:
         ids = ", ".join(sorted(worker.id for worker in alive))
-        return Wait(f"every slot of {ids} is busy")
+        if any(worker.state in _SERVING for worker in alive):
+            return Wait(f"every slot of {ids} is busy")
+        return Wait(f"{ids} is coming up")  # also one that crashed and is started again: sooner there than a new one
     chosen = min(wanted, key=_strongest_first)
     return SpawnWorker(chosen, _why(chosen, wanted))
 

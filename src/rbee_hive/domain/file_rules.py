@@ -1,7 +1,9 @@
-"""Which files may become models, and what their rows are called. Paths are compared as text: resolve them first."""
+"""Which files may become models, what they are called, whether they are still the same. Paths: resolve them first."""
 
+import hashlib
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from enum import StrEnum
 from pathlib import Path
 
 from rbee_shared.errors import ForbiddenError, ModelInvalidError
@@ -9,6 +11,43 @@ from rbee_shared.errors import ForbiddenError, ModelInvalidError
 GGUF_MAGIC = b"GGUF"
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _MAX_STEM = 100
+_PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+_MOST_PARTS = 1000
+
+
+class FileState(StrEnum):
+    """What a look at a file tells without reading it. `touched`: the right size, another time."""
+
+    SAME = "same"
+    TOUCHED = "touched"
+    CHANGED = "changed"
+    GONE = "gone"
+
+
+def compare(size_bytes: int, modified_ns: int | None, found: tuple[int, int] | None) -> FileState:
+    """What the catalog noted of a file, and its size and mtime (ns) now; None where there is none."""
+    if found is None:
+        return FileState.GONE
+    if found[0] != size_bytes:
+        return FileState.CHANGED
+    return FileState.SAME if modified_ns == found[1] else FileState.TOUCHED
+
+
+def split_names(name: str) -> tuple[str, ...]:
+    """The file names of all parts of a split GGUF, in order; of any other file its own name alone."""
+    match = _PART.fullmatch(name)
+    if match is None or not 1 <= int(match["number"]) <= int(match["count"]) <= _MOST_PARTS:
+        return (name,)
+    count = int(match["count"])
+    return tuple(f"{match['stem']}-{number:05d}-of-{count:05d}.gguf" for number in range(1, count + 1))
+
+
+def combined_sha256(hashes: Sequence[str | None]) -> str | None:
+    """One hash for a model: its file's, or over its parts' in order; None as long as one is unknown."""
+    known = [part for part in hashes if part is not None]
+    if not known or len(known) != len(hashes):
+        return None
+    return known[0] if len(known) == 1 else hashlib.sha256("\n".join(known).encode()).hexdigest()
 
 
 def require_allowed(path: Path, roots: Iterable[Path]) -> None:
@@ -31,7 +70,8 @@ def require_gguf(path: str, size_bytes: int, first_bytes: bytes) -> None:
 
 def unique_id(path: Path, taken: Collection[str]) -> str:
     """The file's stem, made safe for URLs, with a number behind it if that is taken: `tinyllama`, `tinyllama-2`."""
-    stem = _UNSAFE.sub("-", path.stem).strip("-.")[:_MAX_STEM] or "model"
+    part = _PART.fullmatch(path.name)
+    stem = _UNSAFE.sub("-", part["stem"] if part else path.stem).strip("-._")[:_MAX_STEM] or "model"
     candidate, number = stem, 1
     while candidate in taken:
         number += 1

@@ -4,12 +4,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
-from rbee_hive.dependencies import ServicesDep, require_token
+from rbee_hive.dependencies import ServicesDep, require_epoch, require_token
 from rbee_shared.contracts.nodes import AdoptRequest
 from rbee_shared.http_app import json_body
 from rbee_shared.narration import correlation_id
 
-router = APIRouter(dependencies=[Depends(require_token)])
+router = APIRouter(dependencies=[Depends(require_token), Depends(require_epoch)])
 
 
 @router.post("/v1/adopt")

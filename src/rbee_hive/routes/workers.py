@@ -4,12 +4,12 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Response
 
-from rbee_hive.dependencies import ServicesDep, require_token
+from rbee_hive.dependencies import ServicesDep, require_epoch, require_token
 from rbee_hive.worker_lifecycle import Worker
 from rbee_shared.contracts.workers import SpawnAnswer, SpawnRequest, WorkerList, WorkerState
 from rbee_shared.http_app import json_body
 
-router = APIRouter(dependencies=[Depends(require_token)])
+router = APIRouter(dependencies=[Depends(require_token), Depends(require_epoch)])
 
 
 @router.post("/v1/workers/spawn", status_code=202)

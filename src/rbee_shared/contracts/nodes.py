@@ -23,34 +23,60 @@ class NodeState(StrEnum):
 
 
 class CpuDevice(Wire):
-    """The processor and its memory, as far as this process may use them (cgroup limits applied)."""
+    """The processor and its memory, as far as this process may use them (cgroup limits applied).
+
+    What is null is not known here: nothing is made up.
+    """
 
     name: str
-    cores: int
+    cores: int = Field(description="That this process may use, a container's quota of time included.")
+    physical_cores: int | None = Field(default=None, description="Behind those that it may run on.")
+    logical_cores: int | None = Field(default=None, description="That it may run on.")
+    quota_cores: float | None = Field(default=None, description="Its container's share of time; null: no limit.")
     ram_bytes: int
     free_bytes: int
     ram_gb: float
+    ram_limit_bytes: int | None = Field(default=None, description="Its container's, where that is the lower one.")
+    utilisation_pct: float | None = Field(default=None, description="Of all processors, since the last look.")
+    temperature_c: float | None = None
+    declared: bool = Field(default=False, description="Named in the hive's config.toml.")
+    offered: bool = Field(default=True, description="False: the declared devices leave it out; no worker runs on it.")
 
 
 class GpuDevice(Wire):
-    """A graphics processor."""
+    """A graphics processor. `id` is `gpu1`, 1 being its index; `cuda:1` where that would name two of one node."""
 
     id: str
     backend: str
-    index: int
+    index: int = Field(description="Its backend's own number for it.")
     name: str
-    vram_bytes: int
+    vram_bytes: int = Field(description="Of a unified memory: the part that it may use.")
     free_bytes: int
     vram_gb: float
+    uuid: str | None = None
+    parent_uuid: str | None = Field(default=None, description="Of the GPU that this MIG instance is a part of.")
+    driver: str | None = None
+    cores: int | None = None
+    utilisation_pct: float | None = None
+    temperature_c: float | None = None
+    unified: bool = Field(default=False, description="It has no memory of its own: it shares the processor's.")
+    declared: bool = Field(default=False, description="Named in the hive's config.toml instead of detected.")
+    build: str | None = Field(default=None, description="The kind of worker build that serves it; null: its backend.")
+
+    @property
+    def declaration(self) -> str | None:
+        """`declared metal, computed on cpu`; None for a device that was detected."""
+        return f"declared {self.backend}, computed on {self.build or self.backend}" if self.declared else None
 
 
 class Devices(Wire):
-    """`GET /v1/devices`."""
+    """`GET /v1/devices`. `problems`: what could not be found out, one sentence each."""
 
     cpu: CpuDevice
     gpus: tuple[GpuDevice, ...] = ()
     models: int
     workers: int
+    problems: tuple[str, ...] = ()
 
 
 class DeviceLoad(Wire):
@@ -58,7 +84,7 @@ class DeviceLoad(Wire):
 
     id: str
     free_bytes: int
-    utilisation_pct: float
+    utilisation_pct: float | None = Field(default=None, description="Null: not known.")
 
 
 class HiveHeartbeat(Wire):

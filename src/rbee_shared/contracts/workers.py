@@ -53,17 +53,24 @@ class SpawnRequest(Wire):
 
 
 class WorkerRecord(Wire):
-    """The hive's lifecycle view of one worker. Times are UNIX seconds."""
+    """The hive's lifecycle view of one worker. Times are UNIX seconds.
+
+    A worker that is started again keeps its id; `restart_count` tells its processes apart. It counts from the moment of
+    the crash: until the next process serves, `state` is `starting` or `loading` and `error` says how the last one died.
+    """
 
     id: str
     url: str | None
     model_ref: str
+    model_id: str | None = Field(default=None, description="Of the model's row in the hive's catalog.")
     backend: str
     device: str
     state: WorkerState
     pid: int | None
     started_at: float
+    ended_at: float | None = None
     restart_count: int = 0
+    pinned: bool = Field(default=False, description="Never stopped for being idle.")
     failed_health_checks: int = 0
     last_heartbeat: float | None = None
     last_activity: float
@@ -72,7 +79,8 @@ class WorkerRecord(Wire):
     memory_bytes: int | None = None
     memory: MemoryParts | None = None
     api_key: str | None = Field(default=None, repr=False, description="For the queen only: never shown to people.")
-    error: dict[str, Any] | None = Field(default=None, description="Why it failed.")
+    error: dict[str, Any] | None = Field(default=None, description="Why it does not serve, if something went wrong.")
+    last_crash: dict[str, Any] | None = Field(default=None, description="Why the process before this one died.")
 
 
 class WorkerList(Wire):
@@ -97,6 +105,7 @@ class WorkerReady(Wire):
     model_ref: str
     backend: str
     device: int | str
+    restart_count: int = Field(default=0, description="Which of the worker's processes it is; told by the hive only.")
     narrated: int = Field(default=0, description="Lines the sender had said by then: read them first.")
     memory: MemoryParts | None = Field(default=None, description="What the loaded model takes, by part.")
 
@@ -114,6 +123,8 @@ class WorkerHeartbeat(Wire):
     narrated: int = 0
     memory: MemoryParts | None = Field(default=None, description="Once the model is loaded.")
     load_done: int | None = Field(default=None, description="Per mille of the load, while loading.")
+    engine_steps: int | None = Field(default=None, description="Decode steps so far.")
+    answers_in_engine: int = Field(default=0, description="While there are any, `engine_steps` has to grow.")
 
     @field_validator("state", mode="before")
     @classmethod

@@ -22,6 +22,8 @@ import rbee_hive.routes.events
 import rbee_hive.routes.health
 import rbee_hive.routes.heartbeats
 import rbee_hive.routes.models
+import rbee_hive.routes.operations
+import rbee_hive.routes.provisions
 import rbee_hive.routes.workers
 from rbee_keeper import exit_codes
 from rbee_shared.contracts.events import TaskEvent
@@ -42,6 +44,8 @@ PROGRAMS: dict[str, list[APIRouter]] = {
             rbee_hive.routes.health,
             rbee_hive.routes.heartbeats,
             rbee_hive.routes.models,
+            rbee_hive.routes.operations,
+            rbee_hive.routes.provisions,
             rbee_hive.routes.workers,
         )
     ],

@@ -1,5 +1,6 @@
 """The queen's small decisions: admission, task states, liveness, idleness."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -64,6 +65,8 @@ def test_only_workers_idle_for_the_whole_limit_are_stopped() -> None:
         worker("old", WorkerState.IDLE, 0),
         worker("young", WorkerState.IDLE, 50),
         worker("busy", WorkerState.BUSY, 0),
+        replace(worker("pinned", WorkerState.IDLE, 0), pinned=True),
+        replace(worker("promised", WorkerState.IDLE, 0), in_use=True),
     ]
 
     assert idle_too_long(workers, now_s=100, limit_s=100) == ("old",)

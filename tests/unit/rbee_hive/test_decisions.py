@@ -1,4 +1,4 @@
-"""The hive's pure decisions: states, deaths, memory, room, devices, ports, files."""
+"""The hive's pure decisions: states, memory, room, devices, ports, files."""
 
 from pathlib import Path
 
@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbee_hive.domain.capacity import Capacity, require_room, required_bytes
-from rbee_hive.domain.death import why_it_died
 from rbee_hive.domain.device_choice import CPU, DeviceName, choose_device
 from rbee_hive.domain.file_rules import require_allowed, require_gguf, unique_id
 from rbee_hive.domain.idle import idle_too_long
@@ -20,7 +19,6 @@ from rbee_shared.errors import (
     ForbiddenError,
     InsufficientMemoryError,
     ModelInvalidError,
-    NoCapacityError,
 )
 
 MIB = 1024 * 1024
@@ -52,28 +50,6 @@ def test_every_state_and_signal_is_decided(state: WorkerState, signal: WorkerSig
 )
 def test_what_busy_slots_mean(state: WorkerState, busy: int, expected: WorkerSignal | None) -> None:
     assert activity(state, busy) is expected
-
-
-@pytest.mark.parametrize(
-    ("state", "returncode", "code"),
-    [
-        pytest.param(S.LOADING, -11, "MODEL_INVALID", id="a segfault while loading blames the file"),
-        pytest.param(S.LOADING, -6, "MODEL_INVALID", id="so does an abort"),
-        pytest.param(S.LOADING, -9, "WORKER_CRASHED", id="a kill does not: that was the system or a person"),
-        pytest.param(S.BUSY, -11, "WORKER_CRASHED", id="a loaded model was valid"),
-        pytest.param(S.IDLE, 0, "WORKER_CRASHED", id="an exit without an order is no success"),
-    ],
-)
-def test_why_it_died(state: WorkerState, returncode: int, code: str) -> None:
-    error = why_it_died(state, returncode, None, ["last words"], "/m.gguf")
-
-    assert error.code == code
-    assert error.details["last_words"] == ["last words"]
-
-
-def test_what_it_said_itself_wins() -> None:
-    said = NoCapacityError("no port is free")
-    assert why_it_died(S.STARTING, 1, said, [], "/m.gguf") is said
 
 
 @pytest.mark.parametrize(
@@ -170,6 +146,7 @@ def _worker(worker_id: str, state: WorkerState, last_activity: float) -> WorkerR
 
 def test_only_idle_workers_beyond_the_limit_are_stopped() -> None:
     workers = [_worker("old", S.IDLE, 10), _worker("busy", S.BUSY, 10), _worker("new", S.IDLE, 390)]
+    workers += [_worker("pinned", S.IDLE, 10).model_copy(update={"pinned": True})]
 
     assert idle_too_long(workers, now_unix=400, limit_s=300) == ("old",)
     assert idle_too_long(workers, now_unix=400, limit_s=0) == ()

@@ -20,7 +20,7 @@ MEMORY = MemoryParts(weights_bytes=4_130_000, kv_bytes=3_145_728, compute_bytes=
 @pytest.fixture
 async def worker(tmp_path: Path) -> AsyncGenerator[Worker]:
     """One that was ordered and not started yet."""
-    order = WorkerOrder("w1", "key", "builtin:storyteller", "m.gguf", "cpu", "0", 0)
+    order = WorkerOrder("w1", "key", "builtin:storyteller", "m.gguf", "cpu", "cpu", ("cpu", "0"), 0)
     hub = NarrationHub(has_parent=False)
     async with httpx2.AsyncClient(trust_env=False, verify=False) as client:
         around = Surroundings(Home(tmp_path), Clocks(), hub, client, "http://127.0.0.1:1", "node-1", lambda _: None)

@@ -1,0 +1,29 @@
+"""`status` and `detect`: what runs here, and what this machine has."""
+
+from typing import TYPE_CHECKING
+
+from rbee_hive import views
+from rbee_hive.commands.options import Json
+from rbee_hive.session import session
+from rbee_shared.contracts.hives import HiveStatus
+
+if TYPE_CHECKING:
+    from rbee_hive.hive_api import HiveApi
+
+
+def status(json: Json = False) -> None:
+    """Show the hive that runs here: its devices, workers, models and builds. Exit 3 when none does."""
+    with session(json=json) as here:
+        found, pid = here.on_hive(_status_and_pid, waiting_for="the hive")
+        here.screen.answer({**found.model_dump(mode="json"), "pid": pid}, lambda width: views.status(found, pid, width))
+
+
+async def _status_and_pid(hive: "HiveApi") -> tuple[HiveStatus, int]:
+    return await hive.status(), hive.running.pid
+
+
+def detect(json: Json = False) -> None:
+    """Show the devices of this machine, whether a hive runs or not."""
+    with session(json=json) as here:
+        found = here.on_node(lambda node: node.devices(), waiting_for="the devices")
+        here.screen.answer(found, lambda width: views.devices(found, here.node_name, width))

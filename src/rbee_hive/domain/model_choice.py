@@ -1,0 +1,31 @@
+"""Which row of the catalog a reference means, when a repository is there in several quantizations or revisions."""
+
+from collections.abc import Iterable
+
+from rbee_shared.contracts.models import ModelRow
+from rbee_shared.model_ref import ModelRef
+
+USUAL_QUANT = "Q4_K_M"
+
+
+def best_match(rows: Iterable[ModelRow], ref: ModelRef) -> ModelRow | None:
+    """The row that `ref` means, None if none fits. Of several: one with files, the usual quantization, the newest."""
+    fitting = [row for row in rows if _has_revision(row, ref.revision) and _has_wish(row, ref.wish)]
+    return max(fitting, key=_preferred, default=None)
+
+
+def _has_revision(row: ModelRow, wanted: str) -> bool:
+    """A commit may be shortened; the name of a branch means only a row that was registered with it."""
+    return not wanted or row.revision == wanted or (_is_commit(wanted) and row.revision.startswith(wanted))
+
+
+def _is_commit(text: str) -> bool:
+    return len(text) >= 7 and set(text) <= set("0123456789abcdef")  # noqa: PLR2004 - as git shortens it
+
+
+def _has_wish(row: ModelRow, wish: str) -> bool:
+    return not wish or row.file == wish or wish.upper() in {(row.quant or "").upper(), row.file.upper()}
+
+
+def _preferred(row: ModelRow) -> tuple[bool, bool, int, str]:
+    return (row.is_downloaded, (row.quant or "").upper() == USUAL_QUANT, row.downloaded_at_unix or 0, row.id)

@@ -1,0 +1,53 @@
+"""On PYTHONPATH of a hive: makes its workers misbehave as `$RBEE_TEST_MISBEHAVIOUR` says.
+
+eats-memory   takes memory without end, once it gets SIGUSR1
+stalls        its engine stops in mid-step, once it gets SIGUSR1; heartbeats go on
+aborts        dies of SIGABRT while it loads its model
+stays         does nothing at all, and neither TERM nor end-of-file nor its parent's death ends it
+"""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+
+_STEP_BYTES = 16 * 1024 * 1024
+_LONG_S = 600.0
+
+
+def _eat(*_: object) -> None:
+    eaten = []
+    while True:
+        eaten.append(ctypes.create_string_buffer(b"x" * _STEP_BYTES))
+
+
+def _stall(*_: object) -> None:
+    from llama_cpp import llama_cpp  # noqa: PLC0415 - the worker has it by then
+
+    llama_cpp.llama_decode = lambda *_: time.sleep(_LONG_S)
+
+
+def _abort_while_loading() -> None:
+    while "llama_cpp" not in sys.modules:
+        time.sleep(0.001)
+    os.abort()
+
+
+def _stay() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        time.sleep(_LONG_S)
+
+
+if "RBEE_WORKER_ID" in os.environ and any("llm-worker-rbee" in part for part in sys.orig_argv):
+    match os.environ.get("RBEE_TEST_MISBEHAVIOUR"):
+        case "eats-memory":
+            signal.signal(signal.SIGUSR1, _eat)
+        case "stalls":
+            signal.signal(signal.SIGUSR1, _stall)
+        case "aborts":
+            threading.Thread(target=_abort_while_loading, daemon=True).start()
+        case "stays":
+            _stay()
