@@ -149,7 +149,8 @@ async def timed_download(hive: LiveHive, hub: Hub, size_bytes: int) -> tuple[flo
 
 
 async def last_event(hive: LiveHive, events_url: str) -> dict[str, object]:
-    splitter, last = FrameSplitter(), {}
+    splitter = FrameSplitter()
+    last: dict[str, object] = {}
     headers = {"Authorization": "Bearer test-token-0123456789abcdef"}
     async with hive.client.stream("GET", hive.url + events_url, headers=headers, timeout=None) as stream:
         async for chunk in stream.aiter_raw():

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
+import anyio.to_thread
 
 from rbee_hive.devices.detect import NodeDevices
 from rbee_hive.domain.idle import idle_too_long
@@ -18,6 +19,7 @@ from rbee_hive.settings import HiveSettings
 from rbee_hive.tally import Tally
 from rbee_hive.workbench import opened_builder, opened_library, opened_provisioner
 from rbee_hive.worker_builder import WorkerBuilder
+from rbee_hive.worker_defaults import WorkerDefaults
 from rbee_hive.worker_lifecycle import Surroundings, Worker
 from rbee_hive.worker_registry import WorkerRegistry
 from rbee_shared.contracts.workers import WorkerRecord
@@ -57,7 +59,8 @@ async def assembled(daemon: Daemon, settings: HiveSettings, token: str, url: str
         registry = await enter(
             WorkerRegistry.open(around, kept=settings.ended_workers_kept, kept_s=settings.ended_workers_kept_s)
         )
-        room = Room(library.catalog, devices, registry.records)
+        defaults = await anyio.to_thread.run_sync(WorkerDefaults.load, home.config)
+        room = Room(library.catalog, devices, registry.records, defaults)
         services = Services(
             daemon=daemon,
             settings=settings,

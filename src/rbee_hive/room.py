@@ -23,6 +23,7 @@ from rbee_hive.domain.model_shape import shape_of
 from rbee_hive.domain.promises import Promise, promised_bytes
 from rbee_hive.domain.targets import Target, repacked_by
 from rbee_hive.model_catalog import Load, ModelCatalog
+from rbee_hive.worker_defaults import WorkerDefaults
 from rbee_shared.contracts.capacity import Capacity
 from rbee_shared.contracts.models import ModelRow
 from rbee_shared.contracts.workers import WorkerRecord
@@ -55,6 +56,7 @@ class Room:
     catalog: ModelCatalog
     devices: NodeDevices
     workers: Callable[[], tuple[WorkerRecord, ...]]
+    defaults: WorkerDefaults
     _ordered: dict[str, Assessment] = field(default_factory=dict)
 
     async def for_size(self, model: str, size_bytes: int, need: Need) -> Assessment:
@@ -76,11 +78,12 @@ class Room:
         backend = need.device.worker_backend
         plan = plan_context(
             shape,
-            n_ctx=need.n_ctx,
-            slots=need.slots,
-            free_bytes=blank.free_bytes - (0 if backend == "cpu" else shape.weights.total_bytes),
+            n_ctx=need.n_ctx or self.defaults.n_ctx,
+            slots=need.slots or self.defaults.slots,
+            free_bytes=blank.available_bytes - shape.weights.total_bytes,
             backend=backend,  # type: ignore[arg-type]
         )
+        plan = self.defaults.applied(plan)
         first = estimate(shape, plan, await anyio.to_thread.run_sync(_target, backend))
         loads = [_record(load) for load in await self.catalog.loads(shape.architecture, backend)]
         told = with_estimate(blank, corrected(first, loads), plan, loads=len(loads))

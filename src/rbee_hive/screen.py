@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TextIO
 
 import anyio
@@ -82,8 +83,9 @@ class Screen:
     def progress(self, event: ProgressEvent) -> None:
         """How far something long is: a bar on a terminal, a line every 2 s elsewhere."""
         if self._bars is not None:
-            self._bars.show(event)
             self._seen_at_s = time.monotonic()
+            with suppress(OSError):  # as in `_tell`
+                self._bars.show(event)
             return
         now_s = time.monotonic()
         finished = event.done >= event.total > 0
@@ -98,7 +100,7 @@ class Screen:
         lines += [f"  - {fault}" for fault in _faults(error)]
         if error.hint:
             lines.append(f"  next: {_safe(error.hint)}")
-        self._err.write("\n".join(lines) + "\n")
+        self._tell("\n".join(lines))
         if self._wants_json and not self._answered:
             self._print(json.dumps({"error": error.body()}))
 
@@ -118,15 +120,24 @@ class Screen:
     def settle(self) -> None:
         """Nothing moves any more: what is drawn stays as it is."""
         if self._bars is not None:
-            self._bars.stop()
+            with suppress(OSError):  # as in `_tell`
+                self._bars.stop()
 
     def _line(self, text: str) -> None:
         self._seen_at_s = time.monotonic()
-        if self._bars is not None:
+        if self._bars is None:
+            self._tell(text)
+            return
+        with suppress(OSError):  # as in `_tell`
             self._bars.line(text)
-        else:
+
+    def _tell(self, text: str) -> None:
+        """On stderr. When nobody is left to read it the work goes on all the same."""
+        try:
             self._err.write(text + "\n")
             self._err.flush()
+        except OSError:
+            _forget(self._err)
 
     def _print(self, text: str) -> None:
         try:

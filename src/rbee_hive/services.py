@@ -20,7 +20,7 @@ from rbee_hive.worker_builder import WorkerBuilder
 from rbee_hive.worker_lifecycle import Worker
 from rbee_hive.worker_order import WorkerOrder
 from rbee_hive.worker_registry import WorkerRegistry
-from rbee_shared.contracts.models import ModelProvisionRequest, ModelRow
+from rbee_shared.contracts.models import ModelProvisionRequest
 from rbee_shared.contracts.provisions import BuildRow, ProvisionEnd, WorkerProvisionRequest
 from rbee_shared.contracts.workers import SpawnRequest
 from rbee_shared.daemon import Daemon
@@ -110,15 +110,19 @@ class Services:
             return known
         self.require_open()
         require_room(assessment.capacity)
-        self.narrator.tell(
-            "spawn", f"waking a {device.backend} worker on {device.id.upper()} with {row.local_path}", cute="🐝"
-        )
-        worker = self.registry.spawn(self._worker_order(order, row, device, build), order.request_id)
+        text = f"waking a {device.backend} worker on {device.id.upper()} with {row.local_path}"
+        if device.worker_backend != device.backend:
+            text += f" (declared {device.backend}, computed on {device.worker_backend})"
+        self.narrator.tell("spawn", text, cute="🐝")
+        worker = self.registry.spawn(self._worker_order(order, assessment, device, build), order.request_id)
         self.room.promise(worker.order.worker_id, assessment)
         self.tally.workers_started += 1
         return worker
 
-    def _worker_order(self, order: SpawnRequest, row: ModelRow, device: DeviceName, build: BuildRow) -> WorkerOrder:
+    def _worker_order(self, order: SpawnRequest, room: Assessment, device: DeviceName, build: BuildRow) -> WorkerOrder:
+        """The worker gets the context that there was found to be room for, not one that it chooses later."""
+        row, plan = room.row, room.capacity
+        assert row is not None
         return WorkerOrder(
             worker_id=new_worker_id(device.backend),
             api_key=new_secret(),
@@ -128,8 +132,8 @@ class Services:
             device=device.id,
             runs_on=(device.worker_backend, device.worker_device),
             port=worker_port(order.port_hint, self.settings.worker_port),
-            n_ctx=order.n_ctx,
-            slots=order.slots,
+            n_ctx=order.n_ctx or plan.n_ctx,
+            slots=order.slots or plan.slots,
             ordered_by=self.link.queen_url,
             correlation_id=correlation_id.get(),
             model_id=row.id,

@@ -168,7 +168,7 @@ class ModelNotFoundError(RbeeError):
 
     code = "MODEL_NOT_FOUND"
     http_status = 404
-    default_hint = "Name it as hf:owner/repo or file:/absolute/path.gguf, or leave --model out to use builtin:storyteller."
+    default_hint = "Name it as hf:owner/repo or file:/absolute/path.gguf, or leave --model out for builtin:storyteller."
 
 
 class NoGgufInRepoError(RbeeError):

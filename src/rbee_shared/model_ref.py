@@ -1,4 +1,4 @@
-"""Model references: `builtin:NAME`, `file:/path.gguf`, `hf:owner/repo[:quant|file][@rev]`, a URL, or an id in the catalog.
+"""Model references: `builtin:NAME`, `file:/path.gguf`, `hf:owner/repo[:quant|file][@rev]`, a URL, or an id.
 
 A URL names a GGUF file and carries its hash: `https://host/path.gguf#sha256=<64 hex digits>`.
 """

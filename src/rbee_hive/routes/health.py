@@ -18,7 +18,7 @@ async def health(services: ServicesDep) -> dict[str, Any]:
         "instance": services.daemon.instance,
         "version": __version__,
         "workers": len(services.registry.live()),
-        "gpus": 0,
+        "gpus": sum(device.backend != "cpu" for device in services.devices.present()),
         "adopted": services.link.adopted,
         "standalone": services.settings.standalone,
     }

@@ -24,7 +24,7 @@ def progress(done: int) -> bytes:
 
 @pytest.fixture
 def script() -> Script:
-    download = [
+    download: list[bytes | float | None] = [
         line("model size 10 B"),
         progress(1),
         0.3,
@@ -33,7 +33,7 @@ def script() -> Script:
         progress(10),
         sse.encode("end", {"model": ROW}),
     ]
-    build = [line("compiling"), 0.2, sse.encode("end", {"build": BUILD_ROW})]
+    build: list[bytes | float | None] = [line("compiling"), 0.2, sse.encode("end", {"build": BUILD_ROW})]
     return Script(provisions={"model": [*download], "build": [*build]})
 
 

@@ -252,6 +252,16 @@ def test_a_reader_that_leaves_ends_it_quietly(cli: HiveCli) -> None:
     assert (process.returncode, err) == (141, b"")
 
 
+def test_nobody_reading_the_errors_changes_no_status(cli: HiveCli) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = cli.start("worker", "list", stderr=writing)
+    os.close(writing)
+
+    out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (3, b"")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which Linux has")
 def test_a_full_disk_is_an_error(cli: HiveCli) -> None:
     with Path("/dev/full").open("wb") as full:

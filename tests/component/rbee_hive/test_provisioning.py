@@ -75,6 +75,7 @@ async def test_a_model_is_fetched_once_for_all_and_then_at_hand(hive: LiveHive, 
     urls = {await asked(hive, REF) for _ in range(20)}
     assert len(urls) == 1
     streams: list[list[dict[str, Any]]] = []
+    model: dict[str, Any] = {}
 
     async def follow() -> None:
         streams.append(await followed(hive, next(iter(urls))))
@@ -113,7 +114,7 @@ async def test_room_is_known_before_anything_is_fetched(hive: LiveHive, hub: Hub
     answer = await hive.send("GET", f"/v1/capacity?model={REF}&device=cpu")
     assert answer.status_code == 204, answer.text
     capacity = json.loads(answer.headers["x-rbee-capacity"])
-    assert (answer.status_code, capacity["basis"], capacity["required_bytes"]) == (204, "size", -(-len(storyteller()) * 6 // 5))
+    assert (capacity["basis"], capacity["required_bytes"]) == ("size", -(-len(storyteller()) * 6 // 5))
 
     await provided(hive, REF)
     capacity = json.loads((await hive.send("GET", f"/v1/capacity?model={REF}")).headers["x-rbee-capacity"])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee_hive.domain.capacity import Capacity, require_room, required_bytes
+from rbee_hive.domain.capacity import required_by_size
 from rbee_hive.domain.device_choice import CPU, DeviceName, choose_device
 from rbee_hive.domain.file_rules import require_allowed, require_gguf, unique_id
 from rbee_hive.domain.idle import idle_too_long
@@ -17,7 +17,6 @@ from rbee_shared.contracts.workers import WorkerRecord, WorkerState
 from rbee_shared.errors import (
     BackendUnavailableError,
     ForbiddenError,
-    InsufficientMemoryError,
     ModelInvalidError,
 )
 
@@ -77,15 +76,8 @@ def test_a_survivor_that_holds_nothing_is_still_a_survivor() -> None:
 
 @given(st.integers(min_value=0, max_value=2**50))
 def test_required_bytes_are_a_fifth_more_and_never_less(size: int) -> None:
-    assert size * 1.2 - 1 <= required_bytes(size) <= size * 1.2 + 1 or size > 2**45
-    assert required_bytes(size) * 5 >= size * 6
-
-
-def test_room() -> None:
-    assert require_room(1000, 1200, model="m", device="cpu") == Capacity(1200, 1200)
-    with pytest.raises(InsufficientMemoryError) as refusal:
-        require_room(1000, 1199, model="m", device="cpu")
-    assert refusal.value.details == {"required_bytes": 1200, "free_bytes": 1199, "device": "cpu"}
+    assert size * 1.2 - 1 <= required_by_size(size) <= size * 1.2 + 1 or size > 2**45
+    assert required_by_size(size) * 5 >= size * 6
 
 
 _GPU1 = DeviceName("gpu1", "cuda", 1)
