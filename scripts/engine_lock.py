@@ -1,11 +1,11 @@
-"""Writes src/rbee_hive/engine.lock: the part of the locks that a hive needs to make a worker build.
+"""Writes src/rbee_hive/builds/engine.lock: the part of the locks that a hive needs to make a worker build.
 
 The hive is installed without this checkout, so it carries its own copy. Called by `scripts/lock`.
 """
 
 from pathlib import Path
 
-from rbee_hive.domain.engine_lock import ENGINE, NEEDS, TOOLS, locked
+from rbee_hive.domain.builds.engine_lock import ENGINE, NEEDS, TOOLS, locked
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = "# Made by scripts/lock from requirements-worker.lock and requirements-build.lock.\n"
@@ -19,4 +19,4 @@ def engine_lock() -> str:
 
 
 if __name__ == "__main__":
-    (ROOT / "src" / "rbee_hive" / "engine.lock").write_text(engine_lock())
+    (ROOT / "src" / "rbee_hive" / "builds" / "engine.lock").write_text(engine_lock())

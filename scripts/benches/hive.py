@@ -25,10 +25,10 @@ from tests.support.hive import LiveHive, gone, operators_hive
 from tests.support.hub import Hub, Mode, running_hub
 from tests.support.processes import open_fds
 
-from rbee_hive.domain.gguf import read_header
-from rbee_hive.domain.model_paths import Origin
-from rbee_hive.model_catalog import ModelCatalog
-from rbee_hive.model_files import ModelFacts
+from rbee_hive.domain.models.gguf import read_header
+from rbee_hive.domain.models.model_paths import Origin
+from rbee_hive.models.catalog import ModelCatalog
+from rbee_hive.models.files import ModelFacts
 from rbee_shared.contracts.models import ModelFileRow
 from rbee_shared.sse import FrameSplitter
 

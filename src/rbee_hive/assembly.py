@@ -7,21 +7,22 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
 import anyio.to_thread
+from anyio.abc import TaskGroup
 
+from rbee_hive.builds.builder import WorkerBuilder
 from rbee_hive.devices.detect import NodeDevices
-from rbee_hive.domain.idle import idle_too_long
+from rbee_hive.domain.workers.idle import idle_too_long
 from rbee_hive.preload import preload
 from rbee_hive.provisions import Provisions
 from rbee_hive.queen_client import Me, QueenLink, became_ready
-from rbee_hive.room import Room
 from rbee_hive.services import Services
 from rbee_hive.settings import HiveSettings
 from rbee_hive.tally import Tally
 from rbee_hive.workbench import opened_builder, opened_library, opened_provisioner
-from rbee_hive.worker_builder import WorkerBuilder
-from rbee_hive.worker_defaults import WorkerDefaults
-from rbee_hive.worker_lifecycle import Surroundings, Worker
-from rbee_hive.worker_registry import WorkerRegistry
+from rbee_hive.workers.defaults import WorkerDefaults
+from rbee_hive.workers.lifecycle import Surroundings, Worker
+from rbee_hive.workers.registry import WorkerRegistry
+from rbee_hive.workers.room import Room
 from rbee_shared.contracts.workers import WorkerRecord
 from rbee_shared.daemon import Daemon
 from rbee_shared.errors import RbeeError
@@ -78,16 +79,23 @@ async def assembled(daemon: Daemon, settings: HiveSettings, token: str, url: str
             tally=tally,
         )
 
-        async def give_up_workers(queen_url: str) -> None:
-            await registry.stop(worker for worker in registry.live() if worker.order.ordered_by == queen_url)
-
-        group.start_soon(link.run, registry)
-        group.start_soon(link.watch_lease, give_up_workers)
-        group.start_soon(_stop_idle, services)
-        group.start_soon(_look_at_builds, builds)
-        group.start_soon(preload, services)
+        _begin(group, services)
         yield services
         group.cancel_scope.cancel()
+
+
+def _begin(group: TaskGroup, services: Services) -> None:
+    """What goes on beside the server."""
+    registry, link = services.registry, services.link
+
+    async def give_up_workers(queen_url: str) -> None:
+        await registry.stop(worker for worker in registry.live() if worker.order.ordered_by == queen_url)
+
+    group.start_soon(link.run, registry)
+    group.start_soon(link.watch_lease, give_up_workers)
+    group.start_soon(_stop_idle, services)
+    group.start_soon(_look_at_builds, services.builds)
+    group.start_soon(preload, services)
 
 
 async def _look_at_builds(builds: WorkerBuilder) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 
-from rbee_hive.domain.port_choice import hive_ports
+from rbee_hive.domain.workers.port_choice import hive_ports
 from rbee_hive.settings import HiveSettings
 from rbee_shared.auth import read_or_make_token, read_token
 from rbee_shared.daemon import Daemon

@@ -15,10 +15,10 @@ from pydantic import ValidationError
 
 from rbee_hive.devices.detect import NodeDevices
 from rbee_hive.domain.epochs import require_current_epoch
-from rbee_hive.domain.held_memory import held_bytes
-from rbee_hive.model_catalog import ModelCatalog
-from rbee_hive.worker_lifecycle import Worker
-from rbee_hive.worker_registry import WorkerRegistry
+from rbee_hive.domain.workers.held_memory import held_bytes
+from rbee_hive.models.catalog import ModelCatalog
+from rbee_hive.workers.lifecycle import Worker
+from rbee_hive.workers.registry import WorkerRegistry
 from rbee_shared.clocks import Clocks
 from rbee_shared.contracts.nodes import HeartbeatAnswer, HiveHeartbeat
 from rbee_shared.contracts.workers import WorkerReady

@@ -4,22 +4,22 @@ import time
 from dataclasses import dataclass, field
 from functools import partial
 
+from rbee_hive.builds.builder import WorkerBuilder
 from rbee_hive.devices.detect import NodeDevices
-from rbee_hive.domain.capacity import require_room
-from rbee_hive.domain.device_choice import DeviceName, choose_device
-from rbee_hive.domain.port_choice import worker_port
-from rbee_hive.model_catalog import ModelCatalog
-from rbee_hive.model_library import ModelLibrary
-from rbee_hive.model_provisioner import ModelProvisioner
+from rbee_hive.domain.devices.device_choice import DeviceName, choose_device
+from rbee_hive.domain.fit.capacity import require_room
+from rbee_hive.domain.workers.port_choice import worker_port
+from rbee_hive.models.catalog import ModelCatalog
+from rbee_hive.models.library import ModelLibrary
+from rbee_hive.models.provisioner import ModelProvisioner
 from rbee_hive.provisions import Provision, Provisions
 from rbee_hive.queen_client import QueenLink
-from rbee_hive.room import Assessment, Need, Room
 from rbee_hive.settings import HiveSettings
 from rbee_hive.tally import Tally
-from rbee_hive.worker_builder import WorkerBuilder
-from rbee_hive.worker_lifecycle import Worker
-from rbee_hive.worker_order import WorkerOrder
-from rbee_hive.worker_registry import WorkerRegistry
+from rbee_hive.workers.lifecycle import Worker
+from rbee_hive.workers.order import WorkerOrder
+from rbee_hive.workers.registry import WorkerRegistry
+from rbee_hive.workers.room import Assessment, Need, Room
 from rbee_shared.contracts.models import ModelProvisionRequest
 from rbee_shared.contracts.provisions import BuildRow, ProvisionEnd, WorkerProvisionRequest
 from rbee_shared.contracts.workers import SpawnRequest

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from rbee_hive.domain.declaration import DeclaredDevice, require_consistent
+from rbee_hive.domain.devices.declaration import DeclaredDevice, require_consistent
 from rbee_shared.settings import DaemonSettings
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
-from rbee_hive.model_catalog import ModelCatalog
-from rbee_hive.model_library import ModelLibrary
+from rbee_hive.models.catalog import ModelCatalog
+from rbee_hive.models.library import ModelLibrary
 from rbee_hive.settings import HiveSettings
 from rbee_hive.tally import Tally
 from rbee_shared.clocks import Clocks
@@ -17,8 +17,8 @@ from rbee_shared.paths import Home
 from rbee_shared.sqlite import Quarantined
 
 if TYPE_CHECKING:
-    from rbee_hive.model_provisioner import ModelProvisioner
-    from rbee_hive.worker_builder import WorkerBuilder
+    from rbee_hive.builds.builder import WorkerBuilder
+    from rbee_hive.models.provisioner import ModelProvisioner
 
 
 @asynccontextmanager
@@ -39,10 +39,10 @@ async def opened_library(home: Home, settings: HiveSettings, narrator: Narrator)
 async def opened_provisioner(library: ModelLibrary, clocks: Clocks, tally: Tally) -> "AsyncGenerator[ModelProvisioner]":
     """A provisioner that fetches into `library`."""
     # a command that only reads the catalog starts without what speaks to the Hub: half a second
-    from rbee_hive.domain.transfer import Limits  # noqa: PLC0415
-    from rbee_hive.hub import Hub, Patience  # noqa: PLC0415
-    from rbee_hive.model_provisioner import ModelProvisioner  # noqa: PLC0415
-    from rbee_hive.transfer_http import download_client  # noqa: PLC0415
+    from rbee_hive.domain.models.transfer import Limits  # noqa: PLC0415
+    from rbee_hive.models.hub import Hub, Patience  # noqa: PLC0415
+    from rbee_hive.models.provisioner import ModelProvisioner  # noqa: PLC0415
+    from rbee_hive.models.transfer_http import download_client  # noqa: PLC0415
 
     limits = Limits(connect_s=clocks.connect_s, stall_s=clocks.download_stall_s)
     patience = Patience(silence_s=clocks.control_call_s, question_s=clocks.hub_s)
@@ -56,15 +56,15 @@ async def opened_builder(
     home: Home, settings: HiveSettings, clocks: Clocks, narrator: Narrator
 ) -> "AsyncGenerator[WorkerBuilder]":
     """The builder of this home, its catalog open."""
-    from rbee_hive.build_making import Workshop  # noqa: PLC0415 - as above
-    from rbee_hive.domain.engine_lock import read_lock  # noqa: PLC0415
-    from rbee_hive.worker_builder import WorkerBuilder  # noqa: PLC0415
-    from rbee_hive.worker_catalog import WorkerCatalog  # noqa: PLC0415
+    from rbee_hive.builds.builder import WorkerBuilder  # noqa: PLC0415
+    from rbee_hive.builds.catalog import WorkerCatalog  # noqa: PLC0415
+    from rbee_hive.builds.making import Workshop  # noqa: PLC0415 - as above
+    from rbee_hive.domain.builds.engine_lock import read_lock  # noqa: PLC0415
 
     def say_damage(moved: Quarantined) -> None:
         narrator.tell("catalog_damaged", str(moved), cute="🩹", level="error", kept_as=str(moved.moved_to))
 
-    text = await anyio.to_thread.run_sync(lambda: files("rbee_hive").joinpath("engine.lock").read_text("utf-8"))
+    text = await anyio.to_thread.run_sync(lambda: files("rbee_hive.builds").joinpath("engine.lock").read_text("utf-8"))
     async with WorkerCatalog.open(home.workers_db, home.workers, say_damage) as catalog:
         shop = Workshop(home, clocks, read_lock(text), wheels_dir=settings.wheels_dir, jobs=settings.build_jobs)
         yield WorkerBuilder(catalog, shop, narrator)

@@ -9,10 +9,10 @@ from pathlib import Path
 import anyio.to_thread
 from tests.support.engine_wheels import VERSION
 
-from rbee_hive.build_making import Workshop
-from rbee_hive.domain.engine_lock import EngineLock, Locked
-from rbee_hive.worker_builder import WorkerBuilder
-from rbee_hive.worker_catalog import WorkerCatalog
+from rbee_hive.builds.builder import WorkerBuilder
+from rbee_hive.builds.catalog import WorkerCatalog
+from rbee_hive.builds.making import Workshop
+from rbee_hive.domain.builds.engine_lock import EngineLock, Locked
 from rbee_shared.clocks import Clocks
 from rbee_shared.contracts.events import ProgressEvent
 from rbee_shared.narration import Narration, Narrator

@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping
 
 from tests.support.gguf_shapes import Model, kind_of, usual_keys
 
-from rbee_hive.domain.ggml_types import GGML_TYPES
-from rbee_hive.domain.gguf import GgufHeader, TensorInfo
-from rbee_hive.domain.gguf_values import Omitted, Value
+from rbee_hive.domain.models.ggml_types import GGML_TYPES
+from rbee_hive.domain.models.gguf import GgufHeader, TensorInfo
+from rbee_hive.domain.models.gguf_values import Omitted, Value
 
 
 def header_of(model: Model, changed: Mapping[str, Value] | None = None, *, without: Collection[str] = ()) -> GgufHeader:

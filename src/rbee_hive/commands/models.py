@@ -7,12 +7,12 @@ from typing import Annotated
 import anyio
 import typer
 
-from rbee_hive import views
 from rbee_hive.commands.options import Json, ModelName
-from rbee_hive.node import Node
-from rbee_hive.provision_stream import read_to_the_end
-from rbee_hive.screen import Screen
-from rbee_hive.session import Session, session, wire
+from rbee_hive.local import views
+from rbee_hive.local.node import Node
+from rbee_hive.local.provision_stream import read_to_the_end
+from rbee_hive.local.screen import Screen
+from rbee_hive.local.session import Session, session, wire
 from rbee_shared.contracts.models import (
     ImportRequest,
     ModelChange,

@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from rbee_hive import views
 from rbee_hive.commands.options import Json
-from rbee_hive.session import session
+from rbee_hive.local import views
+from rbee_hive.local.session import session
 from rbee_shared.contracts.hives import HiveStatus
 
 if TYPE_CHECKING:
-    from rbee_hive.hive_api import HiveApi
+    from rbee_hive.local.hive_api import HiveApi
 
 
 def status(json: Json = False) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from rbee_hive.devices.shared_call import Flight, SharedCall
-from rbee_hive.domain.cpu_facts import CpuFacts, CpuLoad, Ticks, temperature_c, usable_cores, utilisation_pct
+from rbee_hive.domain.devices.cpu_facts import CpuFacts, CpuLoad, Ticks, temperature_c, usable_cores, utilisation_pct
 from rbee_shared.machine_limits import logical_cores, memory, quota_cores
 
 _LOG = logging.getLogger("rbee.hive.cpu")

@@ -16,11 +16,11 @@ import anyio
 from rbee_hive.devices.cpu import Processor
 from rbee_hive.devices.metal import AppleMachine, Programs
 from rbee_hive.devices.nvidia import NvidiaCards
-from rbee_hive.domain.cpu_facts import cpu_device, cpu_free_bytes
-from rbee_hive.domain.declaration import DeclaredDevice
-from rbee_hive.domain.declared_devices import declared_gpus, declared_names
-from rbee_hive.domain.device_choice import CPU, DeviceName
-from rbee_hive.domain.found_devices import Found
+from rbee_hive.domain.devices.cpu_facts import cpu_device, cpu_free_bytes
+from rbee_hive.domain.devices.declaration import DeclaredDevice
+from rbee_hive.domain.devices.declared_devices import declared_gpus, declared_names
+from rbee_hive.domain.devices.device_choice import CPU, DeviceName
+from rbee_hive.domain.devices.found_devices import Found
 from rbee_shared.contracts.nodes import CpuDevice, DeviceLoad, GpuDevice
 from rbee_shared.errors import BackendUnavailableError
 from rbee_shared.machine_limits import Memory

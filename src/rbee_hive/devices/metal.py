@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rbee_hive.devices.shared_call import SharedCall
-from rbee_hive.domain.apple_facts import (
+from rbee_hive.domain.devices.apple_facts import (
     SYSCTL_NAMES,
     AppleFacts,
     AppleGpu,
@@ -13,7 +13,7 @@ from rbee_hive.domain.apple_facts import (
     parse_displays,
     parse_sysctl,
 )
-from rbee_hive.domain.found_devices import Found
+from rbee_hive.domain.devices.found_devices import Found
 from rbee_shared.machine_limits import Memory
 
 _SYSCTL_S = 2.0

@@ -14,8 +14,8 @@ import anyio
 from rbee_hive.devices import nvml
 from rbee_hive.devices.nvml import Driver, DriverError, NoDriverError
 from rbee_hive.devices.shared_call import SharedCall
-from rbee_hive.domain.found_devices import Found
-from rbee_hive.domain.nvidia_devices import CardReading, Cards, nvidia_devices
+from rbee_hive.domain.devices.found_devices import Found
+from rbee_hive.domain.devices.nvidia_devices import CardReading, Cards, nvidia_devices
 from rbee_shared.machine_limits import Memory
 
 _LOG = logging.getLogger("rbee.hive.nvidia")

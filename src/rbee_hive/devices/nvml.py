@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pynvml
 
-from rbee_hive.domain.nvidia_devices import CardReading, Part
+from rbee_hive.domain.devices.nvidia_devices import CardReading, Part
 
 T = TypeVar("T")
 

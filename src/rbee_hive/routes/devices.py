@@ -5,9 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Response
 
 from rbee_hive.dependencies import ServicesDep, require_token
-from rbee_hive.domain.capacity import require_room
-from rbee_hive.domain.held_memory import held_bytes
-from rbee_hive.room import Need
+from rbee_hive.domain.fit.capacity import require_room
+from rbee_hive.domain.workers.held_memory import held_bytes
+from rbee_hive.workers.room import Need
 from rbee_shared.contracts.nodes import Devices
 
 router = APIRouter(dependencies=[Depends(require_token)])

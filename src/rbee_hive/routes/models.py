@@ -14,9 +14,7 @@ from rbee_shared.contracts.models import (
     Removal,
     Verification,
 )
-from rbee_shared.errors import InvalidRequestError
 from rbee_shared.http_app import json_body
-from rbee_shared.model_ref import parse_model_ref
 
 router = APIRouter(dependencies=[Depends(require_token), Depends(require_epoch)])
 
@@ -38,10 +36,7 @@ async def register(
 ) -> ModelRow:
     """A row for a repository of the Hub, without a file: fetched when somebody asks for it."""
     services.require_open()
-    ref = parse_model_ref(order.repo)
-    if ref.provider != "hf":
-        raise InvalidRequestError(f"repo: {order.repo!r} is no repository of the Hub", hint="Write owner/repo.")
-    return await services.catalog.register(order, ref)
+    return await services.library.register(order)
 
 
 @router.post("/v1/models/import")

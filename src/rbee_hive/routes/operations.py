@@ -10,7 +10,7 @@ from fastapi.responses import PlainTextResponse, Response
 
 from rbee_hive import log_files
 from rbee_hive.dependencies import ServicesDep, require_token
-from rbee_hive.domain.held_memory import held_bytes
+from rbee_hive.domain.workers.held_memory import held_bytes
 from rbee_hive.routes.devices import devices as devices_now
 from rbee_hive.services import Services
 from rbee_shared.contracts.hives import HiveStatus

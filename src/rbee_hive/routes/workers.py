@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Response
 
 from rbee_hive.dependencies import ServicesDep, require_epoch, require_token
-from rbee_hive.worker_lifecycle import Worker
+from rbee_hive.workers.lifecycle import Worker
 from rbee_shared.contracts.workers import SpawnAnswer, SpawnRequest, WorkerList, WorkerState
 from rbee_shared.http_app import json_body
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from tests.support.processes import alive, wait_gone, wait_until
 
-from rbee_hive.build_step import StepEnd, StepPlace, run_step
+from rbee_hive.builds.step import StepEnd, StepPlace, run_step
 
 
 async def _run(log: Path, *argv: str, heard: list[str] | None = None) -> StepEnd:

@@ -9,9 +9,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from rbee_hive.domain.model_paths import Origin
-from rbee_hive.model_catalog import ModelCatalog
-from rbee_hive.model_files import ModelFacts, embedded_model, inspect
+from rbee_hive.domain.models.model_paths import Origin
+from rbee_hive.models.catalog import ModelCatalog
+from rbee_hive.models.files import ModelFacts, embedded_model, inspect
 from rbee_shared.contracts.models import ModelFileRow, RegisterRequest
 from rbee_shared.errors import AlreadyExistsError, InvalidRequestError, ModelNotFoundError
 from rbee_shared.model_ref import parse_model_ref
@@ -72,7 +72,7 @@ async def test_a_registered_row_becomes_the_row_of_what_was_fetched_for_it(catal
     origin = Origin("hf", REPO, "tinyllama.Q4_K_M.gguf", "a" * 40)
     fetched = await catalog.put(origin, facts(parts=2), model_id="tiny")
 
-    assert (fetched.id, fetched.name, fetched.quant, len(fetched.files)) == ("tiny", "TinyLlama", "Q4_K_M", 2)
+    assert (fetched.id, fetched.name, fetched.quant, len(fetched.files)) == ("tiny", "Tiny", "Q4_K_M", 2)
     assert fetched.size_bytes == 200
     assert fetched.sha256 not in {None, *(part.sha256 for part in fetched.files)}
     assert (await catalog.find("small")).id == "tiny"
@@ -140,7 +140,7 @@ async def test_uses_are_counted_and_the_last_used_comes_first(catalog: ModelCata
 
 
 async def test_a_catalog_of_the_version_before_is_taken_over(tmp_path: Path) -> None:
-    first = resources.files("rbee_hive").joinpath("sql", "0001_models.sql").read_text()
+    first = resources.files("rbee_hive.models").joinpath("sql", "0001_models.sql").read_text()
     with closing(sqlite3.connect(tmp_path / "models.db")) as db:
         db.executescript(f"{first}; PRAGMA application_id = {0x72626D64}; PRAGMA user_version = 1;")
         db.execute("INSERT INTO models VALUES ('a', 'file', '/m/a.gguf', '', '', '/m/a.gguf', 7, 1728508603)")

@@ -453,6 +453,6 @@ def test_the_daemons_start_loads_nothing_of_the_local_commands() -> None:
 
 _LOADED = """
 import sys, rbee_hive.cli
-slow = ("rich", "pydantic", "rbee_hive.commands", "rbee_hive.session")
+slow = ("rich", "pydantic", "rbee_hive.commands", "rbee_hive.local.session")
 print(*(name for name in sys.modules if name.startswith(slow)))
 """

@@ -20,10 +20,10 @@ import pytest
 from tests.support import hub as local
 from tests.support.hub import Mode
 
-from rbee_hive.domain.transfer import MIB, Limits, Source, Transfer
-from rbee_hive.download import Fetched, fetch
-from rbee_hive.partial_file import partial_path
-from rbee_hive.transfer_http import download_client
+from rbee_hive.domain.models.transfer import MIB, Limits, Source, Transfer
+from rbee_hive.models.download import Fetched, fetch
+from rbee_hive.models.partial_file import partial_path
+from rbee_hive.models.transfer_http import download_client
 from rbee_shared.errors import (
     ChecksumMismatchError,
     DiskFullError,

@@ -24,11 +24,11 @@ from llm_worker_rbee.engine.devices import Devices
 from llm_worker_rbee.engine.library import NativeLog, load_bindings, load_ggml
 from llm_worker_rbee.engine.loading import load_model
 from llm_worker_rbee.engine.request import LoadRequest
-from rbee_hive.domain.context_plan import ContextPlan, plan_context
-from rbee_hive.domain.fit import Estimate, estimate
-from rbee_hive.domain.gguf import read_header
-from rbee_hive.domain.model_shape import ModelShape, shape_of
-from rbee_hive.domain.targets import Target, repacked_by
+from rbee_hive.domain.fit.context_plan import ContextPlan, plan_context
+from rbee_hive.domain.fit.estimate import Estimate, estimate
+from rbee_hive.domain.fit.model_shape import ModelShape, shape_of
+from rbee_hive.domain.fit.targets import Target, repacked_by
+from rbee_hive.domain.models.gguf import read_header
 from rbee_shared.contracts.workers import MemoryParts
 
 pytestmark = pytest.mark.allow_blocking("the test loads models itself, or starts the process that does")

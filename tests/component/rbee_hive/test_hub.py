@@ -17,8 +17,8 @@ from huggingface_hub.errors import GatedRepoError, RemoteEntryNotFoundError, Rev
 from tests.support import hub as local
 from tests.support.hub import Mode
 
-from rbee_hive.domain.transfer import Limits
-from rbee_hive.hub import Hub, Patience
+from rbee_hive.domain.models.transfer import Limits
+from rbee_hive.models.hub import Hub, Patience
 from rbee_shared.errors import DownloadFailedError, ForbiddenError, ModelNotFoundError
 
 REPO = "acme/tiny-GGUF"

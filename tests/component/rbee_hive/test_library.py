@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from tests.support.models import storyteller
 
-from rbee_hive.domain.model_paths import Origin
-from rbee_hive.model_catalog import ModelCatalog
-from rbee_hive.model_files import inspect
-from rbee_hive.model_library import ModelLibrary
+from rbee_hive.domain.models.model_paths import Origin
+from rbee_hive.models.catalog import ModelCatalog
+from rbee_hive.models.files import inspect
+from rbee_hive.models.library import ModelLibrary
 from rbee_shared.contracts.models import ImportRequest, ModelRow
 from rbee_shared.errors import (
     ChecksumMismatchError,

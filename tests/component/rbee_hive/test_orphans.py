@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tests.support.hive import gone, operators_hive
 from tests.support.processes import alive
 
-from rbee_hive.orphans import Orphan, end_orphans, find_orphans, noted
+from rbee_hive.workers.orphans import Orphan, end_orphans, find_orphans, noted
 from rbee_shared.clocks import Clocks
 from rbee_shared.narration import Narration, Narrator
 from rbee_shared.paths import Home

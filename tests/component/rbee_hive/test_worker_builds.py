@@ -33,13 +33,13 @@ from tests.support.engine_wheels import (
 )
 from tests.support.processes import described, processes_with_env, wait_gone, wait_until
 
-from rbee_hive.build_preflight import this_target
-from rbee_hive.build_probe import probe
-from rbee_hive.build_step import StepPlace
-from rbee_hive.domain.build_plan import require_kind, wheel_directory
-from rbee_hive.domain.engine_lock import Locked
-from rbee_hive.domain.probe_report import ProbeFailure
-from rbee_hive.worker_catalog import WorkerCatalog
+from rbee_hive.builds.catalog import WorkerCatalog
+from rbee_hive.builds.preflight import this_target
+from rbee_hive.builds.probe import probe
+from rbee_hive.builds.step import StepPlace
+from rbee_hive.domain.builds.build_plan import require_kind, wheel_directory
+from rbee_hive.domain.builds.engine_lock import Locked
+from rbee_hive.domain.builds.probe_report import ProbeFailure
 from rbee_shared.clocks import Clocks
 from rbee_shared.contracts.provisions import BuildRow
 from rbee_shared.errors import BuildFailedError, DiskFullError, InvalidRequestError, NotFoundError, NotSupportedError

@@ -7,8 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from rbee_hive import worker_logs
-from rbee_hive.worker_logs import KEPT_FILES, KEPT_OF_ONE_WORKER, MAX_BYTES, bound, last_words, log_of, prune, prune_own
+from rbee_hive.workers import logs as worker_logs
+from rbee_hive.workers.logs import (
+    KEPT_FILES,
+    KEPT_OF_ONE_WORKER,
+    MAX_BYTES,
+    bound,
+    last_words,
+    log_of,
+    prune,
+    prune_own,
+)
 
 _WRITER = "import sys\nfor line in sys.stdin: sys.stderr.write(line); sys.stderr.flush(); print(flush=True)"
 

@@ -14,8 +14,8 @@ import anyio.to_thread
 from pydantic import TypeAdapter
 
 from rbee_hive.devices.detect import NodeDevices, NodeFacts
-from rbee_hive.domain.declaration import DeclaredDevice
-from rbee_hive.domain.device_choice import choose_device
+from rbee_hive.domain.devices.declaration import DeclaredDevice
+from rbee_hive.domain.devices.device_choice import choose_device
 from rbee_shared.errors import RbeeError
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import anyio
 
-from rbee_hive.domain.transfer import Limits, Source
-from rbee_hive.download import fetch
-from rbee_hive.transfer_http import download_client
+from rbee_hive.domain.models.transfer import Limits, Source
+from rbee_hive.models.download import fetch
+from rbee_hive.models.transfer_http import download_client
 
 
 async def _main(url: str, sha256: str, size_bytes: int, target: Path) -> None:

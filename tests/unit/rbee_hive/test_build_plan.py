@@ -9,9 +9,9 @@ from engine_lock import engine_lock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee_hive.build_files import shipped_lock
-from rbee_hive.domain.build_output import Compiled, advanced, complaint, own_words, why_failed
-from rbee_hive.domain.build_plan import (
+from rbee_hive.builds.files import shipped_lock
+from rbee_hive.domain.builds.build_output import Compiled, advanced, complaint, own_words, why_failed
+from rbee_hive.domain.builds.build_plan import (
     Target,
     build_id,
     builtin_id,
@@ -25,9 +25,9 @@ from rbee_hive.domain.build_plan import (
     step_environment,
     wheel_directory,
 )
-from rbee_hive.domain.build_tools import Cuda, Tools, require_pip, require_tools
-from rbee_hive.domain.engine_lock import NEEDS, TOOLS, locked, read_lock
-from rbee_hive.domain.probe_report import ProbeFailure, ProbeReport, read_probe, why_refused
+from rbee_hive.domain.builds.build_tools import Cuda, Tools, require_pip, require_tools
+from rbee_hive.domain.builds.engine_lock import NEEDS, TOOLS, locked, read_lock
+from rbee_hive.domain.builds.probe_report import ProbeFailure, ProbeReport, read_probe, why_refused
 from rbee_shared.contracts.provisions import BuildRow
 from rbee_shared.errors import BuildFailedError, InvalidRequestError
 
@@ -338,7 +338,7 @@ def test_a_build_that_is_not_what_was_wanted_is_refused(kind: str, changed: dict
 
 
 def test_the_shipped_lock_is_what_the_locks_of_this_checkout_say() -> None:
-    shipped = Path(__file__).parents[3] / "src" / "rbee_hive" / "engine.lock"
+    shipped = Path(__file__).parents[3] / "src" / "rbee_hive" / "builds" / "engine.lock"
     assert shipped.read_text() == engine_lock(), "run scripts/lock"
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from rbee_hive.domain.death import Exit, OomKills, why_it_died
+from rbee_hive.domain.workers.death import Exit, OomKills, why_it_died
 from rbee_shared.contracts.workers import WorkerState
 from rbee_shared.errors import InferenceStalledError, NoCapacityError, PortInUseError
 

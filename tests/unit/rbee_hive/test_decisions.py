@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee_hive.domain.capacity import required_by_size
-from rbee_hive.domain.device_choice import CPU, DeviceName, choose_device
-from rbee_hive.domain.file_rules import require_allowed, require_gguf, unique_id
-from rbee_hive.domain.idle import idle_too_long
-from rbee_hive.domain.memory import Holder, MemoryFacts, missing_bytes, released
-from rbee_hive.domain.port_choice import hive_ports, worker_port
-from rbee_hive.domain.worker_state import LIVE, InvalidTransitionError, WorkerSignal, activity, advance
+from rbee_hive.domain.devices.device_choice import CPU, DeviceName, choose_device
+from rbee_hive.domain.fit.capacity import required_by_size
+from rbee_hive.domain.models.file_rules import require_allowed, require_gguf, unique_id
+from rbee_hive.domain.workers.idle import idle_too_long
+from rbee_hive.domain.workers.memory import Holder, MemoryFacts, missing_bytes, released
+from rbee_hive.domain.workers.port_choice import hive_ports, worker_port
+from rbee_hive.domain.workers.worker_state import LIVE, InvalidTransitionError, WorkerSignal, activity, advance
 from rbee_shared.contracts.workers import WorkerRecord, WorkerState
 from rbee_shared.errors import (
     BackendUnavailableError,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rbee_hive.domain.cpu_facts import (
+from rbee_hive.domain.devices.cpu_facts import (
     CpuFacts,
     CpuLoad,
     Ticks,
@@ -18,10 +18,10 @@ from rbee_hive.domain.cpu_facts import (
     usable_cores,
     utilisation_pct,
 )
-from rbee_hive.domain.declaration import Backend, DeclaredDevice, require_consistent
-from rbee_hive.domain.declared_devices import declared_gpus, declared_names
-from rbee_hive.domain.device_choice import CPU, DeviceName, choose_device, device_ids
-from rbee_hive.domain.held_memory import held_bytes
+from rbee_hive.domain.devices.declaration import Backend, DeclaredDevice, require_consistent
+from rbee_hive.domain.devices.declared_devices import declared_gpus, declared_names
+from rbee_hive.domain.devices.device_choice import CPU, DeviceName, choose_device, device_ids
+from rbee_hive.domain.workers.held_memory import held_bytes
 from rbee_hive.settings import HiveSettings
 from rbee_shared.contracts import tasks
 from rbee_shared.contracts.workers import MemoryParts, WorkerRecord, WorkerState

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee_hive.domain.apple_facts import (
+from rbee_hive.domain.devices.apple_facts import (
     AppleFacts,
     AppleGpu,
     apple_devices,

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee_hive.domain.nvidia_devices import CardReading, Cards, Part, nvidia_devices
-from rbee_hive.domain.visible_cards import Card, visible
+from rbee_hive.domain.devices.nvidia_devices import CardReading, Cards, Part, nvidia_devices
+from rbee_hive.domain.devices.visible_cards import Card, visible
 from rbee_shared.machine_limits import Memory
 
 GB = 10**9

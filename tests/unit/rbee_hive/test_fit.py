@@ -13,12 +13,12 @@ from tests.support.gguf_shapes import Model, Size, gemma3, gpt2, llama
 from llm_worker_rbee.domain.batch_plan import BATCH_TOKENS as WORKER_BATCH_TOKENS
 from llm_worker_rbee.domain.context_size import default_n_ctx, default_slots
 from llm_worker_rbee.engine.request import LoadRequest
-from rbee_hive.domain.context_plan import BATCH_TOKENS, ContextPlan, plan_context
-from rbee_hive.domain.fit import Estimate, LoadRecord, Parts, corrected, estimate
-from rbee_hive.domain.kv_cache import kv_bytes
-from rbee_hive.domain.model_shape import ModelShape, shape_of
-from rbee_hive.domain.scratch import logits_bytes, mask_bytes, step_bytes
-from rbee_hive.domain.targets import Target, repacked_by, uses_flash_attention
+from rbee_hive.domain.fit.context_plan import BATCH_TOKENS, ContextPlan, plan_context
+from rbee_hive.domain.fit.estimate import Estimate, LoadRecord, Parts, corrected, estimate
+from rbee_hive.domain.fit.kv_cache import kv_bytes
+from rbee_hive.domain.fit.model_shape import ModelShape, shape_of
+from rbee_hive.domain.fit.scratch import logits_bytes, mask_bytes, step_bytes
+from rbee_hive.domain.fit.targets import Target, repacked_by, uses_flash_attention
 from rbee_shared.contracts.tasks import Backend
 
 MIB = 1024 * 1024

@@ -34,9 +34,9 @@ from tests.support.gguf_shapes import Size, llama, write_model
 from tests.support.models import storyteller
 from typing_extensions import override
 
-from rbee_hive.domain.ggml_types import FILE_TYPES, GGML_TYPES
-from rbee_hive.domain.gguf import GgufHeader, quant_name, read_header
-from rbee_hive.domain.gguf_values import Omitted
+from rbee_hive.domain.models.ggml_types import FILE_TYPES, GGML_TYPES
+from rbee_hive.domain.models.gguf import GgufHeader, quant_name, read_header
+from rbee_hive.domain.models.gguf_values import Omitted
 from rbee_shared.errors import ModelInvalidError
 
 MIB = 1024 * 1024

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee_hive.domain.file_rules import FileState, combined_sha256, compare, split_names, unique_id
-from rbee_hive.domain.model_choice import best_match
-from rbee_hive.domain.model_paths import Origin, hub_path, origin_of, url_path
+from rbee_hive.domain.models.file_rules import FileState, combined_sha256, compare, split_names, unique_id
+from rbee_hive.domain.models.model_choice import best_match
+from rbee_hive.domain.models.model_paths import Origin, hub_path, origin_of, url_path
 from rbee_shared.contracts.models import ModelRow
 from rbee_shared.errors import InvalidRequestError
 from rbee_shared.model_ref import parse_model_ref

@@ -10,10 +10,10 @@ from tests.support.gguf_headers import header_of
 from tests.support.gguf_recurrent_shapes import falcon_h1, jamba, lfm2, mamba, mamba2
 from tests.support.gguf_shapes import Model, Size, gemma2, gemma3, gpt2, llama, phi3, write_model
 
-from rbee_hive.domain.gguf import GgufHeader, read_header
-from rbee_hive.domain.gguf_values import Omitted, Value
-from rbee_hive.domain.model_layers import State
-from rbee_hive.domain.model_shape import Experts, ModelShape, shape_of
+from rbee_hive.domain.fit.model_layers import State
+from rbee_hive.domain.fit.model_shape import Experts, ModelShape, shape_of
+from rbee_hive.domain.models.gguf import GgufHeader, read_header
+from rbee_hive.domain.models.gguf_values import Omitted, Value
 from rbee_shared.errors import ModelInvalidError
 
 SIZE = Size(width=512, layers=8, heads=8, heads_kv=4, feed_forward=1536, n_vocab=1000)

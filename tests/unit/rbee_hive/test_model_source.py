@@ -4,8 +4,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rbee_hive.domain.model_source import Chosen, HubFile, RepoListing, choose_files, safe_relative_path
-from rbee_hive.domain.quant_names import quant_of, split_part
+from rbee_hive.domain.models.model_source import Chosen, HubFile, RepoListing, choose_files, safe_relative_path
+from rbee_hive.domain.models.quant_names import quant_of, split_part
 from rbee_shared.errors import ModelInvalidError, NoGgufInRepoError
 
 

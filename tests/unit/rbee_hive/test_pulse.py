@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee_hive.domain.pulse import Pulse, after_heartbeat, after_words, engine_stall_s, fault
+from rbee_hive.domain.workers.pulse import Pulse, after_heartbeat, after_words, engine_stall_s, fault
 from rbee_shared.clocks import Clocks
 from rbee_shared.contracts.workers import WorkerHeartbeat, WorkerState
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee_hive.domain.restart_policy import MAX_RESTARTS, Death, restart_delay_s, restarts_in_a_row
+from rbee_hive.domain.workers.restart_policy import MAX_RESTARTS, Death, restart_delay_s, restarts_in_a_row
 from rbee_shared.errors import (
     ERRORS_BY_CODE,
     InferenceStalledError,

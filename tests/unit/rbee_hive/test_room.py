@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from rbee_hive.domain.capacity import judged, margin_bytes, require_room, with_estimate
-from rbee_hive.domain.context_plan import ContextPlan
-from rbee_hive.domain.fit import Estimate, Parts
-from rbee_hive.domain.promises import Promise, promised_bytes
+from rbee_hive.domain.fit.capacity import judged, margin_bytes, require_room, with_estimate
+from rbee_hive.domain.fit.context_plan import ContextPlan
+from rbee_hive.domain.fit.estimate import Estimate, Parts
+from rbee_hive.domain.fit.promises import Promise, promised_bytes
 from rbee_shared.contracts.capacity import Capacity
 from rbee_shared.contracts.workers import WorkerState
 from rbee_shared.errors import InsufficientMemoryError

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from rbee_hive import progress_text, views
-from rbee_hive.tables import facts, framed
+from rbee_hive.local import progress_text, views
+from rbee_hive.local.tables import facts, framed
 from rbee_shared.contracts.events import ProgressEvent
 from rbee_shared.contracts.hives import MemoryBack, WorkerFarewell
 from rbee_shared.contracts.models import FileCheck, ModelRow, Removal, Verification

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rbee_hive.domain.transfer import MIB, Limits, Pace, Tries, require_space
-from rbee_hive.domain.transfer_answer import (
+from rbee_hive.domain.models.transfer import MIB, Limits, Pace, Tries, require_space
+from rbee_hive.domain.models.transfer_answer import (
     Answer,
     Asked,
     Complete,

@@ -7,8 +7,8 @@ import anyio
 import httpx2
 import pytest
 
-from rbee_hive.worker_lifecycle import Surroundings, Worker
-from rbee_hive.worker_order import WorkerOrder
+from rbee_hive.workers.lifecycle import Surroundings, Worker
+from rbee_hive.workers.order import WorkerOrder
 from rbee_shared.clocks import Clocks
 from rbee_shared.contracts.workers import MemoryParts, WorkerHeartbeat, WorkerState
 from rbee_shared.narration_hub import NarrationHub

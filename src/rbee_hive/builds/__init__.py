@@ -1,0 +1,1 @@
+"""Worker builds: llama.cpp compiled for a kind of device."""

@@ -1,0 +1,1 @@
+"""Will it fit? From a model's shape to the memory of a worker."""

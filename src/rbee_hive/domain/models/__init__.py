@@ -1,0 +1,1 @@
+"""Decisions about models: what a file is, which one is meant, how a transfer goes on."""

@@ -1,0 +1,1 @@
+"""What the commands stand on: a hive that runs, or this node's files where none does."""

@@ -1,0 +1,1 @@
+"""Models of this node: known, fetched, looked after."""
