@@ -101,8 +101,8 @@ class Services:
         self.require_open()
         if (known := self.registry.known_request(order.request_id)) is not None:
             return known
-        device = self.device(order.backend, order.device)
         row = await self.library.ready(order.chosen_model)
+        device = self.device(order.backend, order.device)
         build = await self._build_for(device)
         assessment = await self.room.for_model(row, Need(device, order.n_ctx, order.slots))
         # no await from here on: two requests with one id must not both spawn, nor two loads take the same room
@@ -117,6 +117,7 @@ class Services:
         worker = self.registry.spawn(self._worker_order(order, assessment, device, build), order.request_id)
         self.room.promise(worker.order.worker_id, assessment)
         self.tally.workers_started += 1
+        await self.catalog.note_use(row.id)
         return worker
 
     def _worker_order(self, order: SpawnRequest, room: Assessment, device: DeviceName, build: BuildRow) -> WorkerOrder:

@@ -31,6 +31,11 @@ def endless_model(path: Path, *, n_ctx_train: int | None = None) -> Path:
     return path
 
 
+def with_unknown_tokenizer(data: bytes) -> bytes:
+    """A model whose header is in order, and that llama.cpp refuses all the same."""
+    return data.replace(b"llama\x12\x00\x00\x00\x00\x00\x00\x00token", b"lambo\x12\x00\x00\x00\x00\x00\x00\x00token")
+
+
 def truncated_model(path: Path) -> Path:
     """A download that broke off."""
     data = storyteller()

@@ -169,6 +169,7 @@ class Hub:
 
 def _api(endpoint: str, silence_s: float) -> tuple["HfApi", str | None]:
     """The library, and the token that it uses."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # or it asks the Hub which program may be using it
     from huggingface_hub import HfApi, get_session, get_token  # noqa: PLC0415 - 0.6 s that most starts of a hive save
 
     get_session().timeout = silence_s  # by default it waits for ever

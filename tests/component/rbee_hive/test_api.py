@@ -1,10 +1,12 @@
 """The hive's HTTP contract, asked of a real hive: answers, refusals, the bodies of the seed documents."""
 
+import json
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.gguf_shapes import Size, llama, write_model
 from tests.support.hive import LiveHive, operators_hive
 
 _TINYLLAMA = "hf:TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF"
@@ -41,17 +43,22 @@ async def test_facts(fresh_hive: LiveHive) -> None:
     for path in ("/v1/capacity", "/capacity"):
         room = await hive.send("GET", f"{path}?device=cpu&model=builtin:storyteller")
         assert room.status_code == 204
-        assert int(room.headers["x-rbee-required-bytes"]) == -(-row["size_bytes"] * 6 // 5)
-        assert int(room.headers["x-rbee-free-bytes"]) > 0
+        numbers = json.loads(room.headers["x-rbee-capacity"])
+        parts = ("weights_bytes", "kv_bytes", "compute_bytes", "overhead_bytes")
+        assert sum(numbers[part] for part in parts) == numbers["required_bytes"] > row["size_bytes"]
+        assert numbers["free_bytes"] > numbers["margin_bytes"] > 0
+        assert (numbers["basis"], numbers["fits"], numbers["n_ctx"], numbers["slots"]) == ("header", True, 8192, 4)
+        more = json.loads(
+            (await hive.send("GET", f"{path}?model=storyteller&n_ctx=512&slots=1")).headers["x-rbee-capacity"]
+        )
+        assert (more["n_ctx"], more["kv_bytes"]) == (512, numbers["kv_bytes"] // 16)
 
 
 async def test_a_model_that_does_not_fit_is_refused_with_both_numbers(hive: LiveHive, tmp_path: Path) -> None:
     path = tmp_path / "huge.gguf"
-    with path.open("wb") as file:
-        file.write(b"GGUF")
-        file.truncate(2**42)  # a hole: takes no room
+    write_model(path, llama(Size(8192, layers=80, heads=64, heads_kv=8, feed_forward=28_672)))  # takes no room
     imported = await hive.send("POST", "/v1/models/import", {"path": str(path), "anywhere": True})
-    assert imported.json()["size_bytes"] == 2**42
+    assert imported.json()["size_bytes"] > 2**35
 
     for answer in (
         await hive.send("GET", "/v1/capacity?device=cpu&model=huge"),

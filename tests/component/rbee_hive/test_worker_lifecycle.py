@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 from tests.support.hive import TOKEN, LiveHive, gone, operators_hive
+from tests.support.models import storyteller, with_unknown_tokenizer
 
 from rbee_shared.sse import FrameSplitter
 
@@ -133,9 +134,23 @@ async def test_who_is_told_to_go_by_hand_is_seen_to_go_and_not_brought_back(hive
 async def test_a_truncated_model_is_told_not_restarted_and_survived(
     hive: LiveHive, tmp_path: Path, kept_bytes: int
 ) -> None:
-    whole = (await hive.send("GET", "/v1/models/storyteller")).json()["local_path"]
     path = tmp_path / "truncated.gguf"
-    path.write_bytes((await anyio.Path(whole).read_bytes())[:kept_bytes])
+    path.write_bytes(storyteller()[:kept_bytes])
+    refused = await hive.send("POST", "/v1/models/import", {"path": str(path), "anywhere": True})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "MODEL_INVALID")
+
+    path.write_bytes(storyteller())
+    imported = (await hive.send("POST", "/v1/models/import", {"path": str(path), "anywhere": True})).json()
+    path.write_bytes(storyteller()[:kept_bytes])
+    answer = await hive.send("POST", "/v1/workers/spawn?wait=ready", {"model": imported["id"]})
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "MODEL_INVALID")
+    assert await hive.workers() == []
+
+
+async def test_a_model_that_only_the_engine_can_tell_is_bad_fails_once(hive: LiveHive, tmp_path: Path) -> None:
+    path = tmp_path / "odd.gguf"
+    path.write_bytes(with_unknown_tokenizer(storyteller()))
     imported = (await hive.send("POST", "/v1/models/import", {"path": str(path), "anywhere": True})).json()
 
     answer = await hive.send("POST", "/v1/workers/spawn?wait=ready", {"model": imported["id"]})
@@ -148,7 +163,7 @@ async def test_a_truncated_model_is_told_not_restarted_and_survived(
 
 async def test_a_model_file_that_went_away_or_turned_bad_starts_no_worker(hive: LiveHive, tmp_path: Path) -> None:
     path = tmp_path / "gone.gguf"
-    path.write_bytes(b"GGUF" + bytes(1000))
+    path.write_bytes(storyteller())
     await hive.send("POST", "/v1/models/import", {"path": str(path), "anywhere": True})
     for content, status, code in ((b"", 422, "MODEL_INVALID"), (b"text", 422, "MODEL_INVALID"), (None, 404, None)):
         path.write_bytes(content) if content is not None else path.unlink()
