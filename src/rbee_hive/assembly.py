@@ -18,7 +18,7 @@ from rbee_hive.queen_client import Me, QueenLink, became_ready
 from rbee_hive.services import Services
 from rbee_hive.settings import HiveSettings
 from rbee_hive.tally import Tally
-from rbee_hive.workbench import opened_builder, opened_library, opened_provisioner
+from rbee_hive.workbench import opened_builder, opened_library, provisioner_of
 from rbee_hive.workers.defaults import WorkerDefaults
 from rbee_hive.workers.lifecycle import Surroundings, Worker
 from rbee_hive.workers.registry import WorkerRegistry
@@ -30,6 +30,7 @@ from rbee_shared.http_client import http_client
 from rbee_shared.narration import Narrator
 
 _LOG = logging.getLogger("rbee.hive")
+_BUILDS_LATER_S = 10.0
 
 
 @asynccontextmanager
@@ -40,7 +41,7 @@ async def assembled(daemon: Daemon, settings: HiveSettings, token: str, url: str
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         library = await enter(opened_library(home, settings, narrator))
-        provisioner = await enter(opened_provisioner(library, clocks, tally))
+        provisioner = provisioner_of(library, clocks, tally)
         builds = await enter(opened_builder(home, settings, clocks, narrator))
         devices = await enter(NodeDevices.open(settings.devices))
         client = await enter(http_client(connect_s=clocks.connect_s, call_s=clocks.control_call_s))
@@ -99,7 +100,8 @@ def _begin(group: TaskGroup, services: Services) -> None:
 
 
 async def _look_at_builds(builds: WorkerBuilder) -> None:
-    """Now, while nobody waits: the first look at the environment takes most of a second."""
+    """The first look at the environment takes most of a second: later than the first answer, sooner than a question."""
+    await anyio.sleep(_BUILDS_LATER_S)
     try:
         await builds.rows()
     except RbeeError as error:

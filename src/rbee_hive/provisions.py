@@ -15,7 +15,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from rbee_shared import sse
-from rbee_shared.contracts.events import ProgressEvent
+from rbee_shared.contracts.progress import ProgressEvent
 from rbee_shared.contracts.provisions import ProvisionEnd
 from rbee_shared.errors import CancelledTaskError, InternalError, NotFoundError, RbeeError
 from rbee_shared.event_log import EventLog

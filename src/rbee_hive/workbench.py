@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
+from rbee_hive.domain.models.transfer import Limits
 from rbee_hive.models.catalog import ModelCatalog
+from rbee_hive.models.hub import Hub, Patience
 from rbee_hive.models.library import ModelLibrary
+from rbee_hive.models.provisioner import ModelProvisioner
 from rbee_hive.settings import HiveSettings
 from rbee_hive.tally import Tally
 from rbee_shared.clocks import Clocks
@@ -18,7 +21,6 @@ from rbee_shared.sqlite import Quarantined
 
 if TYPE_CHECKING:
     from rbee_hive.builds.builder import WorkerBuilder
-    from rbee_hive.models.provisioner import ModelProvisioner
 
 
 @asynccontextmanager
@@ -35,20 +37,11 @@ async def opened_library(home: Home, settings: HiveSettings, narrator: Narrator)
         yield library
 
 
-@asynccontextmanager
-async def opened_provisioner(library: ModelLibrary, clocks: Clocks, tally: Tally) -> "AsyncGenerator[ModelProvisioner]":
+def provisioner_of(library: ModelLibrary, clocks: Clocks, tally: Tally) -> ModelProvisioner:
     """A provisioner that fetches into `library`."""
-    # a command that only reads the catalog starts without what speaks to the Hub: half a second
-    from rbee_hive.domain.models.transfer import Limits  # noqa: PLC0415
-    from rbee_hive.models.hub import Hub, Patience  # noqa: PLC0415
-    from rbee_hive.models.provisioner import ModelProvisioner  # noqa: PLC0415
-    from rbee_hive.models.transfer_http import download_client  # noqa: PLC0415
-
     limits = Limits(connect_s=clocks.connect_s, stall_s=clocks.download_stall_s)
     patience = Patience(silence_s=clocks.control_call_s, question_s=clocks.hub_s)
-    async with download_client(limits) as http:
-        hub = Hub.from_environment(limits=limits, patience=patience)
-        yield ModelProvisioner(library, hub, http, limits, tally)
+    return ModelProvisioner(library, Hub.from_environment(limits=limits, patience=patience), limits, tally)
 
 
 @asynccontextmanager
@@ -58,7 +51,7 @@ async def opened_builder(
     """The builder of this home, its catalog open."""
     from rbee_hive.builds.builder import WorkerBuilder  # noqa: PLC0415
     from rbee_hive.builds.catalog import WorkerCatalog  # noqa: PLC0415
-    from rbee_hive.builds.making import Workshop  # noqa: PLC0415 - as above
+    from rbee_hive.builds.workshop import Workshop  # noqa: PLC0415 - as above
     from rbee_hive.domain.builds.engine_lock import read_lock  # noqa: PLC0415
 
     def say_damage(moved: Quarantined) -> None:

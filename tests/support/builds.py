@@ -11,10 +11,10 @@ from tests.support.engine_wheels import VERSION
 
 from rbee_hive.builds.builder import WorkerBuilder
 from rbee_hive.builds.catalog import WorkerCatalog
-from rbee_hive.builds.making import Workshop
+from rbee_hive.builds.workshop import Workshop
 from rbee_hive.domain.builds.engine_lock import EngineLock, Locked
 from rbee_shared.clocks import Clocks
-from rbee_shared.contracts.events import ProgressEvent
+from rbee_shared.contracts.progress import ProgressEvent
 from rbee_shared.narration import Narration, Narrator
 from rbee_shared.paths import Home
 from rbee_shared.sqlite import Quarantined

@@ -14,12 +14,10 @@ import anyio.to_thread
 
 from rbee_hive.builds import files as build_files
 from rbee_hive.builds.catalog import WorkerCatalog
-from rbee_hive.builds.making import Making, Workshop, progress_event
-from rbee_hive.builds.probe import probe
-from rbee_hive.builds.step import StepPlace
+from rbee_hive.builds.workshop import Workshop, progress_event
 from rbee_hive.domain.builds.build_plan import KINDS, builtin_id, require_kind
 from rbee_hive.domain.builds.probe_report import ProbeFailure, ProbeReport
-from rbee_shared.contracts.events import ProgressEvent
+from rbee_shared.contracts.progress import ProgressEvent
 from rbee_shared.contracts.provisions import BuildKind, BuildRow
 from rbee_shared.errors import BuildFailedError, DiskFullError, InvalidRequestError
 from rbee_shared.narration import Narrator
@@ -49,11 +47,20 @@ class WorkerBuilder:
     async def find(self, kind: str) -> BuildRow | None:
         """The build that a worker of that kind is to run; None when it has yet to be made.
 
+        An environment that was not probed yet is taken at its word for the processor: every engine has that, and the
+        first answer need not wait for a probe.
+
         Raises:
             InvalidRequestError: there is no such kind.
         """
+        known, target = require_kind(kind), self._shop.target
+        if await self._is_probed():
+            return await self._catalog.for_kind(known, target)
+        if known == "cpu":
+            made = await self._catalog.for_kind(known, target)
+            return made or await anyio.to_thread.run_sync(build_files.unproven_environment, target)
         await self._look_at_environment()
-        return await self._catalog.for_kind(require_kind(kind), self._shop.target)
+        return await self._catalog.for_kind(known, target)
 
     async def provide(
         self, kind: str, narrator: Narrator, progress: Callable[[ProgressEvent], None], *, rebuild: bool = False
@@ -112,6 +119,8 @@ class WorkerBuilder:
                 began_s = anyio.current_time()
                 version = self._shop.lock.version
                 narrator.tell("build", f"making a {kind} worker build (llama-cpp-python {version})", cute="🏗️")
+                from rbee_hive.builds.making import Making  # noqa: PLC0415 - most hives make none: a start saves it
+
                 row = await Making(self._shop, kind, held, narrator, progress).run()
                 took = format_seconds(anyio.current_time() - began_s)
                 await self._catalog.put(row)
@@ -153,6 +162,10 @@ class WorkerBuilder:
         finally:
             os.close(descriptor)
 
+    async def _is_probed(self) -> bool:
+        found = await anyio.to_thread.run_sync(build_files.environment_fingerprint)
+        return found == self._unloadable or (found or "") == await self._catalog.environment()
+
     async def _look_at_environment(self) -> None:
         """Catalog the hive's own environment as a build of every backend that is in it. Costs a probe once."""
         async with self._looking:
@@ -162,6 +175,9 @@ class WorkerBuilder:
             if found is None:
                 await self._catalog.put_environment("", ())
                 return
+            from rbee_hive.builds.probe import probe  # noqa: PLC0415 - as above
+            from rbee_hive.builds.step import StepPlace  # noqa: PLC0415
+
             place = StepPlace(self._shop.home.logs / "build-probe.log", self._shop.clocks.build_silence_s)
             report = await probe(None, self._shop.environ, place)
             if isinstance(report, ProbeFailure):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from rbee_hive.domain.builds.build_plan import Target, build_id, wheel_directory
+from rbee_hive.domain.builds.build_plan import Target, build_id, builtin_id, wheel_directory
 from rbee_hive.domain.builds.engine_lock import EngineLock, read_lock
 from rbee_shared.contracts.provisions import BuildKind, BuildRow
 from rbee_shared.errors import BuildFailedError
@@ -126,6 +126,23 @@ def installed_versions(names: Iterable[str]) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def unproven_environment(target: Target) -> BuildRow | None:
+    """The hive's own environment as a build for the processor, by what is installed; None without an engine."""
+    version = installed_versions(("llama-cpp-python",)).get("llama-cpp-python")
+    if version is None or environment_fingerprint() is None:
+        return None
+    return BuildRow(
+        id=builtin_id("cpu"),
+        kind="cpu",
+        version=version,
+        backends=("cpu",),
+        python=target.python,
+        platform=target.platform,
+        made_at_unix=0,
+        source="environment",
+    )
 
 
 def environment_fingerprint() -> str | None:

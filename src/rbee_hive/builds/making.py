@@ -5,11 +5,9 @@ the backend in it. A build that is killed at any moment leaves a `.partial` dire
 """
 
 import errno
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
@@ -19,17 +17,15 @@ from rbee_hive.builds import files as build_files
 from rbee_hive.builds import preflight as build_preflight
 from rbee_hive.builds.probe import probe
 from rbee_hive.builds.step import StepEnd, StepPlace, run_step
+from rbee_hive.builds.workshop import Workshop, progress_event
 from rbee_hive.domain.builds.build_output import Compiled, advanced, complaint, own_words, why_failed
-from rbee_hive.domain.builds.build_plan import Target, build_id, compile_environment, room_bytes, step_environment
+from rbee_hive.domain.builds.build_plan import build_id, compile_environment, room_bytes, step_environment
 from rbee_hive.domain.builds.build_tools import Cuda, require_pip, require_tools
-from rbee_hive.domain.builds.engine_lock import EngineLock
 from rbee_hive.domain.builds.probe_report import ProbeFailure, ProbeReport, why_refused
-from rbee_shared.clocks import Clocks
-from rbee_shared.contracts.events import ProgressEvent
+from rbee_shared.contracts.progress import ProgressEvent
 from rbee_shared.contracts.provisions import BuildKind, BuildRow
 from rbee_shared.errors import BuildFailedError, DiskFullError, RbeeError
 from rbee_shared.narration import Narrator
-from rbee_shared.paths import Home
 
 _SHOWN_LINES = 12
 _SIGN_OF_LIFE_S = 1.0
@@ -41,26 +37,6 @@ _PIP_WHEEL = (
     sys.executable, "-m", "pip", "wheel", "--no-cache-dir", "--no-deps", "--no-build-isolation", "--verbose",
 )  # fmt: skip
 """No cache: pip's does not tell a build with CUDA from one without. No isolation: the build tools are locked too."""
-
-
-@dataclass(frozen=True)
-class Workshop:
-    """What builds are made with. `wheels_dir`: finished wheels, None for none; `jobs`: compilers at a time."""
-
-    home: Home
-    clocks: Clocks
-    lock: EngineLock
-    wheels_dir: Path | None = None
-    jobs: int | None = None
-    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-
-    @property
-    def target(self) -> Target:
-        return build_preflight.this_target(self.lock.version)
-
-
-def progress_event(percent: int) -> ProgressEvent:
-    return ProgressEvent(stage="build", done=percent, total=_WHOLE, unit="%")
 
 
 class Making:

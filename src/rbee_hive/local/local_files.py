@@ -15,7 +15,7 @@ from rbee_hive.models.library import ModelLibrary
 from rbee_hive.provisions import Provision, Provisions, Work
 from rbee_hive.settings import HiveSettings
 from rbee_hive.tally import Tally
-from rbee_hive.workbench import opened_builder, opened_library, opened_provisioner
+from rbee_hive.workbench import opened_builder, opened_library, provisioner_of
 from rbee_shared.clocks import Clocks
 from rbee_shared.contracts.models import (
     ImportRequest,
@@ -95,10 +95,9 @@ class LocalFiles:
 
     @asynccontextmanager
     async def provide_model(self, order: ModelProvisionRequest) -> AsyncGenerator[AsyncIterator[bytes]]:
-        async with opened_provisioner(self.library, self.clocks, Tally()) as provisioner:
-            work = partial(provisioner.provide, order)
-            async with self._events(work, "model", order.chosen_model) as events:
-                yield events
+        work = partial(provisioner_of(self.library, self.clocks, Tally()).provide, order)
+        async with self._events(work, "model", order.chosen_model) as events:
+            yield events
 
     # builds
 

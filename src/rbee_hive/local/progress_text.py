@@ -1,6 +1,6 @@
 """The words of a `progress` event: how much is done, how fast it goes, how long it takes still."""
 
-from rbee_shared.contracts.events import ProgressEvent
+from rbee_shared.contracts.progress import ProgressEvent
 from rbee_shared.redaction import printable_line
 from rbee_shared.units import format_bytes, format_seconds
 

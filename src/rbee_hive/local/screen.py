@@ -22,7 +22,7 @@ from rich.text import Text
 
 from rbee_hive.local import progress_text
 from rbee_shared.contracts.base import Wire
-from rbee_shared.contracts.events import ProgressEvent
+from rbee_shared.contracts.progress import ProgressEvent
 from rbee_shared.errors import DiskFullError, RbeeError
 from rbee_shared.exit_codes import NOBODY_READS
 from rbee_shared.narration import Narration, Narrator, render

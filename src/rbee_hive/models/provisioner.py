@@ -10,16 +10,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
+from types import ModuleType
 from urllib.parse import unquote, urlsplit
 
-import aiohttp
 import anyio
+import anyio.to_thread
 
 from rbee_hive.domain.models.model_paths import Origin, hub_path, url_path
 from rbee_hive.domain.models.model_source import Chosen, RepoListing, choose_files, safe_relative_path
 from rbee_hive.domain.models.transfer import Limits, Source
 from rbee_hive.models import files as model_files
-from rbee_hive.models.download import fetch
 from rbee_hive.models.hub import Hub
 from rbee_hive.models.library import ModelLibrary
 from rbee_hive.models.transfer_progress import TransferProgress
@@ -59,7 +59,6 @@ class ModelProvisioner:
 
     library: ModelLibrary
     hub: Hub
-    http: aiohttp.ClientSession
     limits: Limits
     tally: Tally
     _known: dict[str, tuple[float, Wanted]] = field(default_factory=dict)
@@ -148,20 +147,15 @@ class ModelProvisioner:
         self, sources: Mapping[Path, Source], origin: Origin, model_id: str | None, job: Provision
     ) -> ProvisionEnd:
         """Fetch the files one after the other, read their headers, catalog them."""
-        began_s, fetched_bytes, hashes = time.monotonic(), 0, {}
+        began_s = time.monotonic()
+        fetching = await anyio.to_thread.run_sync(_fetching)
         progress = TransferProgress(job, [source.size_bytes for source in sources.values()])
-        for target, source in sources.items():
-            await anyio.Path(target.parent).mkdir(mode=0o700, parents=True, exist_ok=True)
-            got = await fetch(source, target, http=self.http, tell=progress.tell, limits=self.limits)
-            progress.next_file()
-            fetched_bytes += got.bytes_fetched
-            self.tally.download_bytes += got.bytes_fetched
-            hashes[target.name] = got.sha256
+        fetched = await fetching.fetch_files(sources, self.limits, progress, self.tally)
         first = next(iter(sources))
-        row = await self._catalog(first, hashes, origin, model_id, tuple(sources))
+        row = await self._catalog(first, fetched.hashes, origin, model_id, tuple(sources))
         took = format_seconds(time.monotonic() - began_s)
         job.narrator.tell("downloaded", f"downloaded to {first} in {took}", cute="✅", path=str(first))
-        return ProvisionEnd(model=row, bytes_fetched=fetched_bytes)
+        return ProvisionEnd(model=row, bytes_fetched=fetched.bytes_fetched)
 
     async def _catalog(
         self, first: Path, hashes: Mapping[str, str], origin: Origin, model_id: str | None, paths: tuple[Path, ...]
@@ -173,3 +167,10 @@ class ModelProvisioner:
                 await anyio.Path(path).unlink(missing_ok=True)
             raise
         return await self.library.catalog.put(origin, facts, model_id=model_id)
+
+
+def _fetching() -> ModuleType:
+    """What speaks HTTP, imported in a thread at the first download."""
+    from rbee_hive.models import fetching  # noqa: PLC0415
+
+    return fetching

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rbee_hive.domain.models.transfer import Transfer
 from rbee_hive.provisions import Provision
-from rbee_shared.contracts.events import ProgressEvent
+from rbee_shared.contracts.progress import ProgressEvent
 
 
 class TransferProgress:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from rbee_shared.contracts.base import Wire
+from rbee_shared.contracts.progress import ProgressEvent
 from rbee_shared.contracts.tasks import StopReason
 
 
@@ -34,18 +35,6 @@ class QueuedEvent(Wire):
     type: Literal["queued"] = "queued"
     position: int
     reason: str
-
-
-class ProgressEvent(Wire):
-    """How far something long is."""
-
-    type: Literal["progress"] = "progress"
-    stage: Literal["download", "build", "load"]
-    done: int
-    total: int
-    unit: str
-    per_s: float | None = None
-    eta_s: float | None = None
 
 
 class StartedEvent(Wire):

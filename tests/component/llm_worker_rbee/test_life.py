@@ -97,6 +97,7 @@ async def test_it_reports_to_its_hive(tmp_path: Path) -> None:
         "backend": "cpu",
         "device": "cpu",
         "narrated": 5,
+        "restart_count": 0,
         "memory": beat["memory"],
     }
     assert beat["memory"]["weights_bytes"] == pytest.approx(STORYTELLER.stat().st_size, rel=0.05)

@@ -7,7 +7,7 @@ from tests.support.queen import LiveQueen
 from tests.support.scripted_node import BUILD_ROW, SCRIPTED_ROW, Script, ScriptedNode
 
 from rbee_shared import sse
-from rbee_shared.contracts.events import ProgressEvent
+from rbee_shared.contracts.progress import ProgressEvent
 
 REF = "hf:o/r"
 ROW = {**SCRIPTED_ROW, "id": "fetched", "provider": "hf", "reference": "o/r", "file": "x.gguf", "revision": "c" * 40}

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from rbee_hive.provisions import Provision, Provisions
-from rbee_shared.contracts.events import ProgressEvent
+from rbee_shared.contracts.progress import ProgressEvent
 from rbee_shared.contracts.provisions import ProvisionEnd
 from rbee_shared.errors import DiskFullError, NotFoundError
 from rbee_shared.sse import FrameSplitter

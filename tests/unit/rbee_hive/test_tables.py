@@ -10,10 +10,10 @@ from rich.cells import cell_len
 
 from rbee_hive.local import progress_text, views
 from rbee_hive.local.tables import facts, framed
-from rbee_shared.contracts.events import ProgressEvent
 from rbee_shared.contracts.hives import MemoryBack, WorkerFarewell
 from rbee_shared.contracts.models import FileCheck, ModelRow, Removal, Verification
 from rbee_shared.contracts.nodes import CpuDevice, Devices, GpuDevice
+from rbee_shared.contracts.progress import ProgressEvent
 from rbee_shared.contracts.provisions import BuildRow, ProvisionEnd
 from rbee_shared.contracts.workers import WorkerRecord, WorkerState
 
