@@ -12,6 +12,7 @@ import anyio
 from pydantic import ValidationError
 
 from queen_rbee.hive_client import HiveClient
+from queen_rbee.relay import answer_of
 from queen_rbee.task import Task
 from rbee_shared import sse
 from rbee_shared.contracts.provisions import ProvisionAnswer, ProvisionEnd
@@ -22,6 +23,7 @@ from rbee_shared.narration import Narration, Sink
 _LOG = logging.getLogger("rbee.queen.provisions")
 _TRIES = 3
 _PAUSE_S = 0.2
+_REFUSED = 400
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,16 @@ class ProvisionFeed:
             NodeUnreachableError: the hive is gone.
         """
         follower = _Follower(task, node, self.publish)
-        failure = "it ended its stream before the end"
-        for _ in range(_TRIES):
+        failure, tries = "it ended its stream before the end", 0
+        while tries < _TRIES:
+            seen = follower.last_id
             try:
                 if (end := await self._follow(hive, answer, follower)) is not None:
                     return end
             except (aiohttp.ClientError, TimeoutError) as error:
                 failure = str(error) or type(error).__name__
                 _LOG.info("the events of %s broke off: %s", answer.provision_id, failure)
+            tries = tries + 1 if follower.last_id == seen else 0  # a connection that brought something was a good one
             await anyio.sleep(_PAUSE_S)
         raise NodeUnreachableError(f"the hive at {node} does not tell how far it is: {failure}")
 
@@ -55,7 +59,8 @@ class ProvisionFeed:
         headers = {**bearer(hive.token), "Last-Event-ID": follower.last_id}
         splitter = sse.FrameSplitter()
         async with self.session.get(hive.url + answer.events_url, headers=headers) as response:
-            response.raise_for_status()
+            if response.status >= _REFUSED:
+                await answer_of(response, f"GET {response.url.path}")
             while chunk := await response.content.readany():
                 for frame in splitter.feed(chunk):
                     if (end := follower.take(frame)) is not None:

@@ -83,6 +83,7 @@ async def _drain(services: "Services") -> None:
     if not stopping.abrupt:
         text = f"stopping {count} worker{'' if count == 1 else 's'}" if count else "shutting down, no workers to stop"
         services.narrator.tell("shutdown", text, cute="👋")
+    services.provisions.cancel_all()
     async with anyio.create_task_group() as group:
         group.start_soon(_cancel_on, stopping.hurry, group.cancel_scope)
         with anyio.move_on_after(services.daemon.clocks.hive_drain_s):

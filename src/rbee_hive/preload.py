@@ -25,9 +25,7 @@ async def _load(services: Services, model: str) -> None:
         await services.provision_model(ModelProvisionRequest(model=model)),
         await services.provision_build(WorkerProvisionRequest(kind=device.worker_backend)),
     ):
-        await work.ended.wait()
-        if work.error is not None:
-            raise work.error
+        await work.wait()
     worker = await services.spawn(SpawnRequest(model=model, device=device.id))
     await worker.settled.wait()
     if worker.error is not None:

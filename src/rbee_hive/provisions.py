@@ -24,6 +24,7 @@ from rbee_shared.narration import Narration, Narrator
 _LOG = logging.getLogger("rbee.hive.provisions")
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _ENDED_KEPT = 64
+_LEAST_PAUSE_S = 0.02
 
 Work = Callable[["Provision"], Awaitable[ProvisionEnd]]
 
@@ -39,7 +40,8 @@ class Provision:
         self.end: ProvisionEnd | None = None
         self.error: RbeeError | None = None
         self.readers = 0
-        self.left = anyio.Event()
+        self.left = anyio.Event()  # set once the last reader has left, for the first time
+        self.left_at_s: float | None = None
         self.ended = anyio.Event()
         self.narrator = Narrator("model-provisioner", self._hear, node=node)
 
@@ -54,14 +56,29 @@ class Provision:
     def attend(self) -> Callable[[], None]:
         """Somebody waits for it, until the returned function is called."""
         self.readers += 1
+        self.left_at_s = None
 
         def leave() -> None:
             self.readers -= 1
             if self.readers == 0:
+                self.left_at_s = time.monotonic()
                 self.left.set()
-                self.left = anyio.Event()
 
         return leave
+
+    async def wait(self) -> None:
+        """Until it has ended. Whoever waits so keeps it going.
+
+        Raises:
+            RbeeError: why it failed.
+        """
+        leave = self.attend()
+        try:
+            await self.ended.wait()
+        finally:
+            leave()
+        if self.error is not None:
+            raise self.error
 
     def finish(self, end: ProvisionEnd) -> None:
         """The first end counts."""
@@ -157,12 +174,15 @@ class Provisions:
             provision.fail(CancelledTaskError("it was cancelled", hint="Ask again: what was fetched so far is kept."))
 
     async def _cancel_when_left(self, provision: Provision) -> None:
+        """A connection may drop and come back: each leaving has a grace of its own."""
+        await provision.left.wait()
         while True:
-            await provision.left.wait()
-            await anyio.sleep(self._grace_s)  # a connection may drop and come back
-            if provision.readers == 0:
+            gone_s = 0.0 if provision.left_at_s is None else time.monotonic() - provision.left_at_s
+            if provision.left_at_s is not None and gone_s >= self._grace_s:
                 _LOG.info("nobody waits for %s any more", " ".join(provision.key))
                 provision.scope.cancel()
+                return
+            await anyio.sleep(max(_LEAST_PAUSE_S, self._grace_s - gone_s))
 
     def _new(self, key: tuple[str, ...]) -> Provision:
         provision = Provision(key, self._node)

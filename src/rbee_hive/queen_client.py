@@ -180,7 +180,7 @@ class QueenLink:
         self._answering = True
         if queen_url != self.queen_url:
             return  # another one has adopted us meanwhile
-        self._epoch = answer.epoch
+        self._epoch = max(answer.epoch, self._epoch or 0)  # an answer may be older than her last start
         if answer.adopted or self.adopted:
             self._belong()
 

@@ -1,7 +1,8 @@
 """What the routes need, in one place; and the orders that touch more than one part."""
 
+import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from rbee_hive.builds.builder import WorkerBuilder
@@ -11,7 +12,7 @@ from rbee_hive.domain.fit.capacity import require_room
 from rbee_hive.domain.workers.port_choice import worker_port
 from rbee_hive.models.catalog import ModelCatalog
 from rbee_hive.models.library import ModelLibrary
-from rbee_hive.models.provisioner import ModelProvisioner
+from rbee_hive.models.provisioner import ModelProvisioner, with_hash
 from rbee_hive.provisions import Provision, Provisions
 from rbee_hive.queen_client import QueenLink
 from rbee_hive.settings import HiveSettings
@@ -20,14 +21,16 @@ from rbee_hive.workers.lifecycle import Worker
 from rbee_hive.workers.order import WorkerOrder
 from rbee_hive.workers.registry import WorkerRegistry
 from rbee_hive.workers.room import Assessment, Need, Room
-from rbee_shared.contracts.models import ModelProvisionRequest
+from rbee_shared.contracts.models import ModelProvisionRequest, ModelRow
 from rbee_shared.contracts.provisions import BuildRow, ProvisionEnd, WorkerProvisionRequest
 from rbee_shared.contracts.workers import SpawnRequest
 from rbee_shared.daemon import Daemon
-from rbee_shared.errors import BackendUnavailableError, ModelNotFoundError, ShuttingDownError
+from rbee_shared.errors import BackendUnavailableError, ModelNotFoundError, RbeeError, ShuttingDownError
 from rbee_shared.ids import new_secret, new_worker_id
 from rbee_shared.model_ref import parse_model_ref
 from rbee_shared.narration import Narrator, correlation_id
+
+_LOG = logging.getLogger("rbee.hive.services")
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,16 @@ class Services:
     @property
     def catalog(self) -> ModelCatalog:
         return self.library.catalog
+
+    def model_paths_in_use(self) -> frozenset[str]:
+        """The files that workers have loaded, or are about to."""
+        return frozenset(worker.order.model_path for worker in self.registry.live())
+
+    def pin_workers(self, row: ModelRow) -> None:
+        """Let the workers that run know whether their model is pinned now."""
+        for worker in self.registry.live():
+            if worker.order.model_id == row.id:
+                worker.order = replace(worker.order, pinned=row.pinned)
 
     def require_open(self) -> None:
         """Raise `ShuttingDownError` once this hive is on its way out."""
@@ -80,8 +93,9 @@ class Services:
 
     async def provision_model(self, order: ModelProvisionRequest) -> Provision:
         """Have the model here; done at once if it is."""
-        key = ("model", order.chosen_model, order.id or "", order.sha256 or "")
-        if (row := await self.library.at_hand(order.chosen_model)) is not None:
+        order = with_hash(order)
+        key = ("model", str(parse_model_ref(order.chosen_model)), order.id or "")
+        if (row := await self.library.at_hand(order.chosen_model)) is not None and order.id in {None, row.id}:
             return self.provisions.done(ProvisionEnd(model=row), *key)
         return self.provisions.start(partial(self._fetch_model, order), *key)
 
@@ -101,15 +115,16 @@ class Services:
         self.require_open()
         if (known := self.registry.known_request(order.request_id)) is not None:
             return known
-        row = await self.library.ready(order.chosen_model)
+        await self.catalog.find(order.chosen_model)  # without a model there is no question of a device
         device = self.device(order.backend, order.device)
+        row = await self.library.ready(order.chosen_model)
         build = await self._build_for(device)
         assessment = await self.room.for_model(row, Need(device, order.n_ctx, order.slots))
         # no await from here on: two requests with one id must not both spawn, nor two loads take the same room
         if (known := self.registry.known_request(order.request_id)) is not None:
             return known
         self.require_open()
-        require_room(assessment.capacity)
+        require_room(self.room.again(assessment, device).capacity)
         text = f"waking a {device.backend} worker on {device.id.upper()} with {row.local_path}"
         if device.worker_backend != device.backend:
             text += f" (declared {device.backend}, computed on {device.worker_backend})"
@@ -117,7 +132,7 @@ class Services:
         worker = self.registry.spawn(self._worker_order(order, assessment, device, build), order.request_id)
         self.room.promise(worker.order.worker_id, assessment)
         self.tally.workers_started += 1
-        await self.catalog.note_use(row.id)
+        await self._note_use(row)
         return worker
 
     def _worker_order(self, order: SpawnRequest, room: Assessment, device: DeviceName, build: BuildRow) -> WorkerOrder:
@@ -142,6 +157,12 @@ class Services:
             engine_path=build.path,
             extra_env=dict(device.environment),
         )
+
+    async def _note_use(self, row: ModelRow) -> None:
+        try:
+            await self.catalog.note_use(row.id)
+        except RbeeError as error:  # the worker runs: whoever ordered it must be told its id
+            _LOG.warning("the use of %s could not be noted: %s", row.id, error)
 
     async def _build_for(self, device: DeviceName) -> BuildRow:
         kind = device.worker_backend

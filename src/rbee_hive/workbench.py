@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
@@ -26,14 +27,20 @@ if TYPE_CHECKING:
 @asynccontextmanager
 async def opened_library(home: Home, settings: HiveSettings, narrator: Narrator) -> AsyncGenerator[ModelLibrary]:
     """The models of this home with the one that ships; a damaged catalog is made anew from what lies there."""
-    damaged: list[Quarantined] = []
-    async with ModelCatalog.open(home.models_db, damaged.append) as catalog:
-        library = ModelLibrary(catalog, home.models, settings.model_roots, narrator)
+    pending = home.models / ".rebuild"  # stays until all is found again: a kill in between is made up for
+
+    def note_damage(moved: Quarantined) -> None:
+        pending.touch()
+        narrator.tell("catalog_damaged", str(moved), cute="🩹", level="error", kept_as=str(moved.moved_to))
+
+    directory = Path(await anyio.Path(home.models).resolve())
+    async with ModelCatalog.open(home.models_db, note_damage) as catalog:
+        library = ModelLibrary(catalog, directory, settings.model_roots, narrator)
         await library.take_in_embedded()
-        for moved in damaged:
-            narrator.tell("catalog_damaged", str(moved), cute="🩹", level="error", kept_as=str(moved.moved_to))
+        if await anyio.Path(pending).exists():
             found = await library.rebuild()
-            narrator.tell("catalog_rebuilt", f"found {found} models again in {home.models}", cute="🩹")
+            narrator.tell("catalog_rebuilt", f"found {found} models again in {directory}", cute="🩹")
+            await anyio.Path(pending).unlink()
         yield library
 
 

@@ -89,6 +89,28 @@ async def reading(path: Path) -> AsyncGenerator[aiosqlite.Connection]:
             await db.close()
 
 
+@asynccontextmanager
+async def transaction(db: aiosqlite.Connection, writing: anyio.Lock, path: Path) -> AsyncGenerator[None]:
+    """One writer at a time, all of its statements or none; `path` is where `db` lies.
+
+    Shielded: cut off in the middle a transaction would stay open, and every later one would fail. So nothing but
+    statements belongs into the block.
+
+    Raises:
+        DiskFullError, RequestTimeoutError, InternalError: the database does not take it.
+    """
+    with told_as_ours(path), anyio.CancelScope(shield=True):
+        async with writing:
+            await db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                await db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    await db.execute("ROLLBACK")
+                raise
+
+
 def _read_migrations(directory: Traversable) -> list[str]:
     """The scripts in order; number N stands at N - 1, without a gap."""
     files = sorted((file for file in directory.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)

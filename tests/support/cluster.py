@@ -24,6 +24,7 @@ from rbee_shared.run_file import try_lock
 BIN = Path(sys.executable).parent
 PROGRAMS = ("rbee-keeper", "queen-rbee", "rbee-hive", "llm-worker-rbee")
 GENEROUS_S = 60.0
+NO_HUB = {"HF_ENDPOINT": "http://127.0.0.1:9"}  # no test asks the real one
 
 
 @dataclass
@@ -99,7 +100,9 @@ class Cluster:
     def __init__(self, home: Path, **env: str) -> None:
         self.home = home
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("RBEE_")}
-        self.env = inherited | {"RBEE_HOME": str(home), "RBEE_QUEEN_PORT": "0", "RBEE_QUEEN_HIVE_PORT": "0", **env}
+        self.env = (
+            inherited | NO_HUB | {"RBEE_HOME": str(home), "RBEE_QUEEN_PORT": "0", "RBEE_QUEEN_HIVE_PORT": "0", **env}
+        )
         self.killed: set[str] = set()
         self._running: list[Running] = []
 

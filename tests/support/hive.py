@@ -17,6 +17,7 @@ import httpx2
 import psutil
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from tests.support.cluster import NO_HUB
 
 from rbee_shared.programs import program_argv
 from rbee_shared.server import bind, serving, url_of
@@ -83,7 +84,7 @@ def _start(home: Path, stderr: Path, arguments: Sequence[str], env: Mapping[str,
         return subprocess.Popen(
             [*program_argv("rbee-hive"), "daemon", "--port", "0", *arguments],
             stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
-            env={**os.environ, "RBEE_HOME": str(home), "RBEE_HIVE_WORKER_PORT": "0", **env},
+            env={**os.environ, **NO_HUB, "RBEE_HOME": str(home), "RBEE_HIVE_WORKER_PORT": "0", **env},
         )  # fmt: skip
 
 

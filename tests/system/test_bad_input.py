@@ -33,7 +33,7 @@ server.serve_forever()
         (("--temperature", "-1"), 2, "INVALID_REQUEST"),
         (("--backend", "abacus"), 2, "INVALID_REQUEST"),
         (("--model", "no model\nname"), 2, "INVALID_REQUEST"),
-        (("--model", "hf:TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF"), 2, "NOT_SUPPORTED"),
+        (("--model", "hf:TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF"), 3, "DOWNLOAD_FAILED"),
         (("--model", "no-such-model"), 1, "MODEL_NOT_FOUND"),
         (("--model", "file:/no/such/file.gguf"), 1, "MODEL_NOT_FOUND"),
         (("--backend", "cuda"), 1, "BACKEND_UNAVAILABLE"),

@@ -84,7 +84,7 @@ def test_an_interrupted_download_is_gone_on_with_by_the_next_command(cluster: Cl
     hub.add(REPO, {FILE: content})
     hub.script.add(FILE, Mode(bytes_per_s=2 * MIB, times=1))
     keeper = cluster.start("rbee-keeper", "infer", "hello", "--model", REF, env={"HF_ENDPOINT": hub.url})
-    keeper.wait_for("downloading [")
+    keeper.wait_for("downloading [##")
     os.kill(keeper.pid, 2)
     assert keeper.wait() == 130
     before = hub.sent_bytes(FILE)

@@ -37,10 +37,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Generator[SeedLab]:
     ("line", "status", "code"),
     [
         # 001, 003 (two), 004
-        (INFER_001, 2, "NOT_SUPPORTED"),
+        (INFER_001, 1, "NODE_NOT_FOUND"),
         ('rbee-keeper infer --node mac --model tinyllama --prompt "hello"', 1, "NODE_NOT_FOUND"),
-        (INFER_003, 2, "NOT_SUPPORTED"),
-        ('rbee-keeper infer --model HF:author/minillama "hello"', 2, "NOT_SUPPORTED"),
+        (INFER_003, 3, "DOWNLOAD_FAILED"),
+        ('rbee-keeper infer --model HF:author/minillama "hello"', 3, "DOWNLOAD_FAILED"),
         # the same with a model that is here
         (INFER_003.replace("TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF", "tinyllama"), 0, ""),
         ('rbee-keeper infer --model tinyllama "hello"', 0, ""),

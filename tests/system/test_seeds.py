@@ -60,9 +60,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Generator[SeedLab]:
 @pytest.mark.parametrize(
     ("path", "body", "status", "code"),
     [
-        pytest.param("/v2/tasks", TASK_001, 400, "NOT_SUPPORTED", id="001 hf: from mac"),
+        pytest.param("/v2/tasks", TASK_001, 404, "NODE_NOT_FOUND", id="001 hf: from mac"),
         pytest.param("/v2/tasks", TASK_001.replace(HF_001, "tinyllama"), 404, "NODE_NOT_FOUND", id="001 mac"),
-        pytest.param("/jobs", JOB_004, 400, "NOT_SUPPORTED", id="004"),
     ],
 )
 def test_tasks_that_cannot_run_here(lab: SeedLab, path: str, body: str, status: int, code: str) -> None:
@@ -70,6 +69,14 @@ def test_tasks_that_cannot_run_here(lab: SeedLab, path: str, body: str, status: 
         answer = http.post(path, content=body)
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+def test_a_job_of_seed_004_as_it_stands_wants_the_hub(lab: SeedLab) -> None:
+    with lab.queen(token=False) as http:
+        job = http.post("/jobs", content=JOB_004).json()
+        last = frames_of(http.get(job["events_url"]).text)[-1]
+
+    assert (last["type"], last["code"]) == ("error", "DOWNLOAD_FAILED")
 
 
 def test_a_job_of_seed_004_and_its_events(lab: SeedLab) -> None:
@@ -143,11 +150,11 @@ def test_devices_in_the_shape_of_seed_004(lab: SeedLab) -> None:
             "BACKEND_UNAVAILABLE",
             id="004 gpu1",
         ),
-        pytest.param("GET", "/capacity?device=gpu1&model=HF:author/minillama", None, 404, "MODEL_NOT_FOUND", id="004"),
+        pytest.param(
+            "GET", "/capacity?device=gpu1&model=HF:author/minillama", None, 503, "BACKEND_UNAVAILABLE", id="004"
+        ),
         pytest.param("GET", "/capacity?device=gpu1&model=tinyllama", None, 503, "BACKEND_UNAVAILABLE", id="004 room"),
-        pytest.param("POST", "/models/provision", PROVISION_004, 400, "NOT_SUPPORTED", id="004 download"),
-        pytest.param("GET", "/models/provision/uuid/events", None, 400, "NOT_SUPPORTED", id="004 its events"),
-        pytest.param("POST", "/workers/provision", BUILD_004, 400, "NOT_SUPPORTED", id="004 build"),
+        pytest.param("GET", "/models/provision/uuid/events", None, 404, "NOT_FOUND", id="004 unknown events"),
     ],
 )
 def test_orders_that_this_hive_cannot_follow(
@@ -157,6 +164,22 @@ def test_orders_that_this_hive_cannot_follow(
         answer = http.request(method, path, content=body)
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "code"),
+    [("/models/provision", PROVISION_004, "DOWNLOAD_FAILED"), ("/workers/provision", BUILD_004, "BUILD_FAILED")],
+)
+def test_provisions_of_seed_004_are_taken_and_say_what_is_missing(
+    lab: SeedLab, path: str, body: str, code: str
+) -> None:
+    with lab.hive() as http:
+        taken = http.post(path, content=body)
+        last = frames_of(http.get(taken.json()["events_url"], timeout=60).text)[-1]
+
+    assert taken.status_code == 202
+    assert (last["type"], last["code"]) == ("error", code)
+    assert last["hint"]
 
 
 def test_orders_that_this_hive_follows(lab: SeedLab) -> None:

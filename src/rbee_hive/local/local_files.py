@@ -91,7 +91,7 @@ class LocalFiles:
         return await self.library.verify(model_id)
 
     async def remove_model(self, model_id: str, *, files: bool) -> Removal:
-        return await self.library.remove(model_id, files=files, in_use=())
+        return await self.library.remove(model_id, files=files, in_use=tuple)
 
     @asynccontextmanager
     async def provide_model(self, order: ModelProvisionRequest) -> AsyncGenerator[AsyncIterator[bytes]]:

@@ -23,13 +23,13 @@ from rbee_hive.models.load_history import LoadHistory
 from rbee_shared.contracts.models import ModelFileRow, ModelRow, RegisterRequest
 from rbee_shared.errors import AlreadyExistsError, ModelNotFoundError
 from rbee_shared.model_ref import ModelRef, parse_model_ref
-from rbee_shared.sqlite import Quarantined, open_database, reading
+from rbee_shared.sqlite import Quarantined, open_database, reading, transaction
 
 _APPLICATION_ID = 0x7262_6D64  # "rbmd"
 EMBEDDED_ID = "storyteller"
 _COLUMNS = (
     "id, name, provider, reference, file, revision, local_path, size_bytes, downloaded_at_unix, architecture, quant, "
-    "sha256, last_used_unix, use_count, pinned"
+    "sha256, last_used_unix, use_count, pinned, asked_revision"
 )
 _FILES = (
     "(SELECT json_group_array(json_object('path', path, 'size_bytes', size_bytes, 'sha256', sha256, 'modified_ns', "
@@ -43,7 +43,8 @@ _ALIASES = (
 class ModelCatalog:
     """Rows of `models.db`. Made by `open`."""
 
-    def __init__(self, db: aiosqlite.Connection, reader: aiosqlite.Connection) -> None:
+    def __init__(self, path: Path, db: aiosqlite.Connection, reader: aiosqlite.Connection) -> None:
+        self._path = path
         self._db = db
         self._reader = reader
         self._writing = anyio.Lock()  # an id is chosen and used without another writer in between
@@ -60,7 +61,7 @@ class ModelCatalog:
             open_database(path, application_id=_APPLICATION_ID, migrations=migrations, quarantined=quarantined) as db,
             reading(path) as reader,
         ):
-            catalog = cls(db, reader)
+            catalog = cls(path, db, reader)
             await catalog._refresh()
             yield catalog
 
@@ -83,7 +84,7 @@ class ModelCatalog:
         named = "WHERE id = ? OR id = (SELECT model_id FROM model_aliases WHERE alias = ?) ORDER BY id = ? DESC"
         rows = await self._select(named, name, name, name)
         if not rows:
-            raise ModelNotFoundError(f"{name} is not in the model catalog of this node")
+            raise _unknown(name)
         return rows[0]
 
     async def find(self, text: str) -> ModelRow:
@@ -98,7 +99,7 @@ class ModelCatalog:
             return await self.get(ref.reference)
         rows = await self._select("WHERE provider = ? AND reference = ? ORDER BY id", ref.provider, ref.source)
         if (row := best_match(rows, ref)) is None:
-            raise ModelNotFoundError(f"{text} is not in the model catalog of this node")
+            raise _unknown(text)
         return row
 
     async def at_path(self, path: Path) -> ModelRow | None:
@@ -130,8 +131,19 @@ class ModelCatalog:
             await self._set_aliases(order.id, order.aliases)
         return await self.get(order.id)
 
-    async def put(self, origin: Origin, facts: ModelFacts, *, model_id: str | None = None, name: str = "") -> ModelRow:
+    async def put(
+        self,
+        origin: Origin,
+        facts: ModelFacts,
+        *,
+        model_id: str | None = None,
+        name: str = "",
+        asked_revision: str = "",
+    ) -> ModelRow:
         """Note the files of a model. The same origin is the same row; `model_id` None: the one it has, else a new one.
+
+        A registered id of what is there already under another one becomes another name of it. `asked_revision`: the
+        branch or tag that was asked for, where `origin` has the commit.
 
         Raises:
             AlreadyExistsError: `model_id` belongs to something else.
@@ -139,10 +151,20 @@ class ModelCatalog:
         async with self._change():
             known = await self._row_of(origin)
             chosen = known or model_id or await self._new_id(facts)
-            if known is None and model_id is not None:
+            if model_id is not None and model_id != known:
                 await self._require_free_or_registered(model_id, origin)
+                if known is not None:
+                    await self._merge(model_id, known)
             await self._write(chosen, origin, facts, name)
+            if asked_revision:
+                await self._db.execute("UPDATE models SET asked_revision = ? WHERE id = ?", (asked_revision, chosen))
         return await self.get(chosen)
+
+    async def require_usable(self, model_id: str, origin: Origin) -> None:
+        """Raise `AlreadyExistsError` if a model from there could not be put under that id."""
+        async with self._change():
+            if await self._row_of(origin) != model_id:
+                await self._require_free_or_registered(model_id, origin)
 
     async def change(
         self,
@@ -158,16 +180,16 @@ class ModelCatalog:
             ModelNotFoundError: there is no such row.
             AlreadyExistsError: an alias belongs to something else.
         """
-        row = await self.get(model_id)
         async with self._change():
+            row_id = await self._id_of(model_id)
             await self._db.execute(
                 "UPDATE models SET name = coalesce(?, name), pinned = coalesce(?, pinned) WHERE id = ?",
-                (name, pinned, row.id),
+                (name, pinned, row_id),
             )
             if aliases is not None:
-                await self._db.execute("DELETE FROM model_aliases WHERE model_id = ?", (row.id,))
-                await self._set_aliases(row.id, aliases)
-        return await self.get(row.id)
+                await self._db.execute("DELETE FROM model_aliases WHERE model_id = ?", (row_id,))
+                await self._set_aliases(row_id, aliases)
+        return await self.get(row_id)
 
     async def note_use(self, model_id: str) -> None:
         """A worker was started with it."""
@@ -178,18 +200,15 @@ class ModelCatalog:
             )
 
     async def note_files(self, model_id: str, parts: Sequence[ModelFileRow], sha256: str | None) -> None:
-        """Hashes and times of files that were looked at again."""
+        """Hashes and times of files that were looked at again.
+
+        Raises:
+            ModelNotFoundError: the row was removed meanwhile.
+        """
         async with self._change():
+            await self._id_of(model_id)
             await self._db.execute("UPDATE models SET sha256 = ? WHERE id = ?", (sha256, model_id))
             await self._put_files(model_id, parts)
-
-    async def note_gone(self, model_id: str) -> None:
-        """Its files are no longer there: the row stays, as one that was registered and not fetched."""
-        async with self._change():
-            await self._db.execute(
-                "UPDATE models SET local_path = NULL, downloaded_at_unix = NULL WHERE id = ?", (model_id,)
-            )
-            await self._db.execute("DELETE FROM model_files WHERE model_id = ?", (model_id,))
 
     async def remove(self, model_id: str) -> None:
         """Forget a row; its files are somebody else's business."""
@@ -200,21 +219,13 @@ class ModelCatalog:
 
     @asynccontextmanager
     async def _change(self) -> AsyncGenerator[None]:
-        """One writer, one transaction: undone as a whole if the block fails."""
-        async with self._writing:
-            await self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                await self._db.execute("COMMIT")
-            except BaseException:
-                with anyio.CancelScope(shield=True):
-                    await self._db.execute("ROLLBACK")
-                raise
-            await self._refresh()
+        async with transaction(self._db, self._writing, self._path):
+            yield
+        await self._refresh()
 
     async def _write(self, model_id: str, origin: Origin, facts: ModelFacts, name: str) -> None:
         await self._db.execute(
-            f"INSERT INTO models ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, 0, 0) "  # noqa: S608
+            f"INSERT INTO models ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, 0, 0, '') "  # noqa: S608
             "ON CONFLICT (id) DO UPDATE SET name = coalesce(nullif(?, ''), nullif(name, ''), excluded.name), "
             "provider = excluded.provider, reference = excluded.reference, file = excluded.file, "
             "revision = excluded.revision, local_path = excluded.local_path, size_bytes = excluded.size_bytes, "
@@ -255,6 +266,19 @@ class ModelCatalog:
         if await self._one(waiting, model_id, origin.provider, origin.reference) is None:
             await self._require_free(model_id)
 
+    async def _merge(self, registered: str, into: str) -> None:
+        """Make the id and the aliases of a row without files other names of `into`."""
+        await self._db.execute("UPDATE model_aliases SET model_id = ? WHERE model_id = ?", (into, registered))
+        await self._db.execute("DELETE FROM models WHERE id = ?", (registered,))
+        await self._db.execute("INSERT INTO model_aliases VALUES (?, ?)", (registered, into))
+
+    async def _id_of(self, name: str) -> str:
+        """The id that a name means, inside a transaction."""
+        query = "SELECT id FROM models WHERE id = ?1 UNION SELECT model_id FROM model_aliases WHERE alias = ?1"
+        if (row_id := await self._one(query, name)) is None:
+            raise _unknown(name)
+        return row_id
+
     async def _row_of(self, origin: Origin) -> str | None:
         query = "SELECT id FROM models WHERE provider = ? AND reference = ? AND file = ? AND revision = ?"
         return await self._one(query, *_values(origin))
@@ -287,3 +311,7 @@ def _row(found: aiosqlite.Row) -> ModelRow:
 
 def _values(origin: Origin) -> tuple[str, str, str, str]:
     return origin.provider, origin.reference, origin.file, origin.revision
+
+
+def _unknown(name: str) -> ModelNotFoundError:
+    return ModelNotFoundError(f"{name} is not in the model catalog of this node")

@@ -13,7 +13,6 @@ from rbee_hive.domain.models.transfer import Limits, Source
 from rbee_hive.models.download import fetch
 from rbee_hive.models.transfer_http import download_client
 from rbee_hive.models.transfer_progress import TransferProgress
-from rbee_hive.tally import Tally
 
 _PRIVATE_DIR = 0o700
 
@@ -26,9 +25,7 @@ class FetchedFiles:
     bytes_fetched: int
 
 
-async def fetch_files(
-    sources: Mapping[Path, Source], limits: Limits, progress: TransferProgress, tally: Tally
-) -> FetchedFiles:
+async def fetch_files(sources: Mapping[Path, Source], limits: Limits, progress: TransferProgress) -> FetchedFiles:
     """Have each source at its place.
 
     Raises:
@@ -41,6 +38,5 @@ async def fetch_files(
             got = await fetch(source, target, http=http, tell=progress.tell, limits=limits)
             progress.next_file()
             bytes_fetched += got.bytes_fetched
-            tally.download_bytes += got.bytes_fetched
             hashes[target.name] = got.sha256
     return FetchedFiles(hashes, bytes_fetched)

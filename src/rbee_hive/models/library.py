@@ -4,7 +4,7 @@ Guarantees: a file that went away or changed behind the catalog's back is notice
 the model directory are ever deleted.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -12,7 +12,7 @@ import anyio
 import anyio.to_thread
 
 from rbee_hive.domain.models.file_rules import FileState, combined_sha256, compare
-from rbee_hive.domain.models.model_paths import Origin, origin_of
+from rbee_hive.domain.models.model_paths import Origin, known_hashes, origin_of
 from rbee_hive.models import files as model_files
 from rbee_hive.models.catalog import EMBEDDED_ID, ModelCatalog
 from rbee_shared.contracts.models import (
@@ -79,13 +79,13 @@ class ModelLibrary:
             self.narrator.tell("embedded_model", f"the embedded model cannot be used: {error.message}", level="warning")
 
     async def look_up(self, text: str) -> ModelRow | None:
-        """The row that `text` means; one whose files are gone comes back as not fetched. None if there is none."""
+        """The row that `text` means; one whose files are gone looks like one that was not fetched. None without one."""
         try:
             row = await self.catalog.find(text)
         except ModelNotFoundError:
             return None
-        if row.is_downloaded and FileState.GONE in await self._states(row):
-            return await self._note_gone(row)
+        if row.is_downloaded and row.provider in _FETCHED and FileState.GONE in await self._states(row):
+            return row.model_copy(update={"local_path": None})
         return row
 
     async def at_hand(self, text: str) -> ModelRow | None:
@@ -95,12 +95,14 @@ class ModelLibrary:
             return None
         return row
 
-    async def ready(self, text: str) -> ModelRow:
+    async def ready(self, text: str, *, may_hash: bool = False) -> ModelRow:
         """The model that `text` means, its files looked at: what was fetched must be what it was then.
+
+        `may_hash`: there is time to read files anew that somebody has touched.
 
         Raises:
             ModelNotFoundError: this node does not have it, or not any more.
-            ChecksumMismatchError: a fetched file has changed.
+            ChecksumMismatchError: a fetched file has changed, or may have.
             ModelInvalidError: a file that was named by its path has become none.
         """
         row = await self.catalog.find(text)
@@ -108,18 +110,25 @@ class ModelLibrary:
             raise ModelNotFoundError(f"{row.id} is in the catalog and not on this node", hint=_fetch_hint(row))
         states = await self._states(row)
         if FileState.GONE in states:
-            gone = row.files[states.index(FileState.GONE)].path
-            await self._note_gone(row)
-            raise ModelNotFoundError(f"{gone} is gone", hint=_fetch_hint(row))
+            raise ModelNotFoundError(f"{_path_at(row, states.index(FileState.GONE))} is gone", hint=_fetch_hint(row))
         if set(states) == {FileState.SAME}:
             return row
         if row.provider not in _FETCHED:
             facts = await model_files.inspect(row.local_path or "", roots=None)
             return await self.catalog.put(Origin(row.provider, row.reference, row.file, row.revision), facts)
+        if FileState.CHANGED in states:
+            path = _path_at(row, states.index(FileState.CHANGED))
+            raise ChecksumMismatchError(f"{path} has changed: it has another size", hint=_fetch_hint(row))
+        if not may_hash:
+            raise ChecksumMismatchError(
+                f"the files of {row.id} were touched: they must be checked", hint=_fetch_hint(row)
+            )
         return await self._still_the_same(row)
 
     async def verify(self, model_id: str) -> Verification:
-        """Hash every file anew. A hash that nobody knew yet is noted; `ok` is False when one differs or a file is gone.
+        """Hash every file anew. Not `ok`: one differs or is gone, and the model is not used until it is fetched again.
+
+        A hash that nobody knew yet is noted.
 
         Raises:
             ModelNotFoundError: there is no such row, or it has no files.
@@ -131,10 +140,13 @@ class ModelLibrary:
         ok = all(check.ok for check in checks)
         if ok:
             await self._note(row, [check.sha256 for check in checks])
+        else:  # without their times nobody believes them
+            doubted = [part.model_copy(update={"modified_ns": None}) for part in row.files]
+            await self.catalog.note_files(row.id, doubted, row.sha256)
         return Verification(id=row.id, ok=ok, files=checks)
 
-    async def remove(self, model_id: str, *, files: bool, in_use: Collection[str]) -> Removal:
-        """Forget a row, with its files if wanted. `in_use`: paths that workers have loaded.
+    async def remove(self, model_id: str, *, files: bool, in_use: Callable[[], Collection[str]]) -> Removal:
+        """Forget a row, with its files if wanted. `in_use` tells the paths that workers have loaded.
 
         Raises:
             ModelNotFoundError: there is no such row.
@@ -146,11 +158,17 @@ class ModelLibrary:
         if not files:
             await self.catalog.remove(row.id)
             return Removal(id=row.id)
-        self._require_removable(row, in_use)
-        await self.catalog.remove(row.id)
-        elsewhere = {part.path for other in await self.catalog.rows() for part in other.files}
+        elsewhere = {part.path for other in await self.catalog.rows() if other.id != row.id for part in other.files}
         paths = [Path(part.path) for part in row.files if part.path not in elsewhere]
-        freed_bytes = await anyio.to_thread.run_sync(_delete, paths, self.directory)
+        self._require_removable(row, in_use())
+        try:
+            freed_bytes = await anyio.to_thread.run_sync(_delete, paths, self.directory)
+        except OSError as error:
+            raise ForbiddenError(
+                f"{error.filename} cannot be deleted: {error.strerror}",
+                hint="Give this user the right to, or do it yourself.",
+            ) from None
+        await self.catalog.remove(row.id)  # last: files without a row would be seen by no command
         return Removal(id=row.id, files_removed=tuple(map(str, paths)), freed_bytes=freed_bytes)
 
     async def rebuild(self) -> int:
@@ -158,7 +176,8 @@ class ModelLibrary:
         found = 0
         for path in await model_files.scan(self.directory):
             try:
-                facts = await model_files.inspect(str(path), roots=(self.directory,))
+                hashes = known_hashes(PurePosixPath(path), PurePosixPath(self.directory))
+                facts = await model_files.inspect(str(path), roots=(self.directory,), hashes=hashes)
             except RbeeError as error:
                 self.narrator.tell("rebuild", f"{path} is left out: {error.message}", level="warning")
                 continue
@@ -168,11 +187,6 @@ class ModelLibrary:
 
     async def _states(self, row: ModelRow) -> list[FileState]:
         return [compare(part.size_bytes, part.modified_ns, await model_files.stat_of(part.path)) for part in row.files]
-
-    async def _note_gone(self, row: ModelRow) -> ModelRow:
-        self.narrator.tell("model_gone", f"the files of {row.id} are gone from {row.local_path}", level="warning")
-        await self.catalog.note_gone(row.id)
-        return await self.catalog.get(row.id)
 
     async def _still_the_same(self, row: ModelRow) -> ModelRow:
         """A fetched model whose files have another time, or size: only their hashes can tell."""
@@ -225,6 +239,10 @@ def _delete(paths: Collection[Path], root: Path) -> int:
                 break
             directory.rmdir()
     return freed_bytes
+
+
+def _path_at(row: ModelRow, part: int) -> str:
+    return row.files[part].path if row.files else row.local_path or ""
 
 
 def _fetch_hint(row: ModelRow) -> str:

@@ -69,10 +69,13 @@ class ModelProvisioner:
         Raises:
             RbeeError: it is not known, cannot be fetched, or there is no room for it.
         """
+        order = with_hash(order)
         row = await self.library.look_up(order.chosen_model)
         if row is not None and row.is_downloaded:
+            if await self.library.at_hand(row.id) is None:
+                job.narrator.tell("check", f"the files of {row.id} were touched: checking them", cute="🔎")
             try:
-                return ProvisionEnd(model=await self.library.ready(row.id))
+                return ProvisionEnd(model=await self.library.ready(row.id, may_hash=True))
             except ChecksumMismatchError as error:
                 job.narrator.tell("model_changed", f"{error.message}: fetching it again", cute="🩹", level="warning")
         ref = parse_model_ref(row.canonical_ref if row is not None else order.chosen_model)
@@ -80,7 +83,7 @@ class ModelProvisioner:
         if ref.provider == "hf":
             return await self._from_hub(ref, model_id, job)
         if ref.provider == "url":
-            return await self._from_url(ref, order.sha256 or ref.sha256, model_id, job)
+            return await self._from_url(ref, model_id, job)
         if ref.provider == "file" and row is None:
             return ProvisionEnd(model=await self.library.take_in(ImportRequest(path=ref.reference, id=order.id)))
         raise ModelNotFoundError(f"{order.chosen_model} is not on this node, and not known to be elsewhere")
@@ -118,7 +121,12 @@ class ModelProvisioner:
             id="wanted", provider="hf", reference=origin.reference, file=origin.file, revision=origin.revision
         )
         if (row := await self.library.at_hand(exact.canonical_ref)) is not None:
-            return ProvisionEnd(model=row)
+            facts = await model_files.inspect(row.local_path or "", roots=None, hashes=_hashes(row))
+            return ProvisionEnd(
+                model=await self.library.catalog.put(origin, facts, model_id=model_id, asked_revision=ref.revision)
+            )
+        if model_id is not None:
+            await self.library.catalog.require_usable(model_id, origin)
         job.narrator.tell(
             "download",
             f"model size {format_bytes(chosen.size_bytes)} ({origin.file}: {chosen.reason}); downloading from the Hub",
@@ -131,42 +139,66 @@ class ModelProvisioner:
         for file in chosen.files:
             place = hub_path(origin.reference, origin.revision, safe_relative_path(file.path))
             sources[self.library.directory / place] = self.hub.source(origin.reference, origin.revision, file)
-        return await self._fetch(sources, origin, model_id, job)
+        return await self._fetch(sources, origin, _Naming(model_id, ref.revision), job)
 
-    async def _from_url(self, ref: ModelRef, sha256: str | None, model_id: str | None, job: Provision) -> ProvisionEnd:
-        if sha256 is None:
+    async def _from_url(self, ref: ModelRef, model_id: str | None, job: Provision) -> ProvisionEnd:
+        if (sha256 := ref.sha256) is None:
             raise InvalidRequestError(
                 f"{ref.source} cannot be checked: its SHA-256 is not known", hint="Write it behind the URL: #sha256=…"
             )
         name = PurePosixPath(unquote(urlsplit(ref.source).path)).name
         target = self.library.directory / url_path(sha256, str(safe_relative_path(name or "model.gguf")))
         job.narrator.tell("download", f"downloading {name} from {urlsplit(ref.source).netloc}", cute="📥")
-        return await self._fetch({target: Source(ref.source, sha256)}, Origin("url", ref.source), model_id, job)
+        return await self._fetch(
+            {target: Source(ref.source, sha256)}, Origin("url", ref.source), _Naming(model_id), job
+        )
 
     async def _fetch(
-        self, sources: Mapping[Path, Source], origin: Origin, model_id: str | None, job: Provision
+        self, sources: Mapping[Path, Source], origin: Origin, naming: "_Naming", job: Provision
     ) -> ProvisionEnd:
         """Fetch the files one after the other, read their headers, catalog them."""
         began_s = time.monotonic()
         fetching = await anyio.to_thread.run_sync(_fetching)
-        progress = TransferProgress(job, [source.size_bytes for source in sources.values()])
-        fetched = await fetching.fetch_files(sources, self.limits, progress, self.tally)
+        progress = TransferProgress(job, self.tally, [source.size_bytes for source in sources.values()])
+        fetched = await fetching.fetch_files(sources, self.limits, progress)
         first = next(iter(sources))
-        row = await self._catalog(first, fetched.hashes, origin, model_id, tuple(sources))
+        row = await self._catalog(tuple(sources), fetched.hashes, origin, naming)
         took = format_seconds(time.monotonic() - began_s)
         job.narrator.tell("downloaded", f"downloaded to {first} in {took}", cute="✅", path=str(first))
         return ProvisionEnd(model=row, bytes_fetched=fetched.bytes_fetched)
 
     async def _catalog(
-        self, first: Path, hashes: Mapping[str, str], origin: Origin, model_id: str | None, paths: tuple[Path, ...]
+        self, paths: tuple[Path, ...], hashes: Mapping[str, str], origin: Origin, naming: "_Naming"
     ) -> ModelRow:
         try:
-            facts = await model_files.inspect(str(first), roots=None, hashes=hashes)
+            facts = await model_files.inspect(str(paths[0]), roots=None, hashes=hashes)
         except ModelInvalidError:
             for path in paths:  # it is what the source has, and no use to anybody: it only takes room
                 await anyio.Path(path).unlink(missing_ok=True)
             raise
-        return await self.library.catalog.put(origin, facts, model_id=model_id)
+        return await self.library.catalog.put(
+            origin, facts, model_id=naming.model_id, asked_revision=naming.asked_revision
+        )
+
+
+@dataclass(frozen=True)
+class _Naming:
+    """How a fetched model is to be known. `asked_revision`: a branch or tag that somebody asked for by name."""
+
+    model_id: str | None
+    asked_revision: str = ""
+
+
+def with_hash(order: ModelProvisionRequest) -> ModelProvisionRequest:
+    """The order with the hash that stands beside a URL written behind it: a URL with another hash is another file."""
+    ref = parse_model_ref(order.chosen_model)
+    if ref.provider != "url" or order.sha256 is None:
+        return order
+    return ModelProvisionRequest(model=f"{ref.source}#sha256={order.sha256}", id=order.id)
+
+
+def _hashes(row: ModelRow) -> dict[str, str]:
+    return {PurePosixPath(part.path).name: part.sha256 for part in row.files if part.sha256}
 
 
 def _fetching() -> ModuleType:

@@ -59,15 +59,16 @@ async def change(
 ) -> ModelRow:
     """Name, aliases, pin."""
     services.require_open()
-    return await services.catalog.change(model_id, name=order.name, pinned=order.pinned, aliases=order.aliases)
+    row = await services.catalog.change(model_id, name=order.name, pinned=order.pinned, aliases=order.aliases)
+    services.pin_workers(row)
+    return row
 
 
 @router.delete("/v1/models/{model_id}")
 async def remove(model_id: str, services: ServicesDep, *, files: bool = False) -> Removal:
     """Forget the row; with `files=true` its files are deleted too."""
     services.require_open()
-    in_use = {worker.order.model_path for worker in services.registry.live()}
-    return await services.library.remove(model_id, files=files, in_use=in_use)
+    return await services.library.remove(model_id, files=files, in_use=services.model_paths_in_use)
 
 
 @router.post("/v1/models/{model_id}/verify")

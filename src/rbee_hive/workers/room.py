@@ -6,7 +6,7 @@ real figures are kept beside its estimate, and correct the next one of its famil
 
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -48,6 +48,7 @@ class Assessment:
     capacity: Capacity
     row: ModelRow | None = None
     estimate: Estimate | None = None
+    host_promised_bytes: int = 0
 
 
 @dataclass
@@ -88,7 +89,23 @@ class Room:
         first = estimate(shape, plan, await anyio.to_thread.run_sync(_target, backend))
         loads = [_record(load) for load in await self.catalog.loads.of_family(shape.architecture, backend)]
         told = with_estimate(blank, corrected(first, loads), plan, loads=len(loads))
-        return Assessment(judged(await self._with_host(told, need.device)), row, first)
+        host_promised = promised_bytes(self._promises(), CPU.id, is_main_memory=True)
+        return Assessment(judged(await self._with_host(told, need.device)), row, first, host_promised)
+
+    def again(self, assessment: Assessment, device: DeviceName) -> Assessment:
+        """Judged anew by what is promised now: others may have been given room since. No await."""
+        told, row = assessment.capacity, assessment.row
+        is_main = device.worker_backend == "cpu"
+        mapping = (row.local_path or "") if row is not None else ""
+        promised = promised_bytes(self._promises(), device.id, is_main_memory=is_main, mapping=mapping)
+        newly_host = promised_bytes(self._promises(), CPU.id, is_main_memory=True) - assessment.host_promised_bytes
+        host_free = told.host_free_bytes
+        if host_free is not None:
+            host_free = max(0, host_free - max(0, newly_host))
+        return replace(
+            assessment,
+            capacity=judged(told.model_copy(update={"promised_bytes": promised, "host_free_bytes": host_free})),
+        )
 
     def promise(self, worker_id: str, assessment: Assessment) -> None:
         """From now on that memory belongs to the worker. No await between the look and this."""

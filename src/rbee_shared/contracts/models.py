@@ -42,6 +42,7 @@ class ModelRow(Wire):
     last_used_unix: int | None = None
     use_count: int = 0
     pinned: bool = Field(default=False, description="Never idle-stopped, and its files are not removed.")
+    asked_revision: str = Field(default="", description="The branch or tag that was asked for; `revision`: its commit.")
     aliases: tuple[str, ...] = ()
     files: tuple[ModelFileRow, ...] = ()
 

@@ -90,9 +90,6 @@ async def test_of_several_files_of_a_repository_the_usual_one_is_meant(catalog: 
 
     assert (await catalog.find(REPO)).quant == "Q4_K_M"
     assert (await catalog.find(f"{REPO}:Q2_K")).id == "x.Q2_K"
-    await catalog.note_gone("x.Q4_K_M")
-    assert (await catalog.find(REPO)).is_downloaded
-    assert set(catalog.downloaded) == {"x.Q2_K", "x.Q8_0"}
 
 
 async def test_no_name_means_two_models(catalog: ModelCatalog) -> None:
@@ -181,3 +178,46 @@ async def test_writers_side_by_side_lose_nothing(catalog: ModelCatalog) -> None:
             group.start_soon(put, number)
 
     assert len(await catalog.rows()) == len(catalog.downloaded) == 40
+
+
+async def test_a_branch_that_was_asked_for_is_found_again(catalog: ModelCatalog) -> None:
+    await catalog.put(Origin("hf", REPO, "x.gguf", "a" * 40), facts("/m/x.gguf"), asked_revision="main")
+
+    assert (await catalog.find(f"{REPO}@main")).revision == "a" * 40
+    with pytest.raises(ModelNotFoundError):
+        await catalog.find(f"{REPO}@dev")
+
+
+async def test_a_url_with_another_hash_is_another_file(catalog: ModelCatalog) -> None:
+    row = await catalog.put(Origin("url", "https://h/x.gguf"), facts("/m/x.gguf"))
+
+    assert (await catalog.find(f"https://h/x.gguf#sha256={row.sha256}")).id == row.id
+    with pytest.raises(ModelNotFoundError):
+        await catalog.find(f"https://h/x.gguf#sha256={'f' * 64}")
+
+
+async def test_what_is_registered_later_becomes_another_name_of_what_is_there(catalog: ModelCatalog) -> None:
+    origin = Origin("hf", REPO, "x.gguf", "a" * 40)
+    await catalog.put(origin, facts("/m/x.gguf"))
+    order = RegisterRequest(id="tiny", repo=REPO, aliases=("t",))
+    await catalog.register(order, parse_model_ref(REPO))
+
+    row = await catalog.put(origin, facts("/m/x.gguf"), model_id="tiny")
+
+    assert (row.id, row.aliases) == ("x", ("t", "tiny"))
+    assert (await catalog.find("tiny")).is_downloaded
+    assert len(await catalog.rows()) == 1
+    await catalog.require_usable("x", origin)
+    with pytest.raises(AlreadyExistsError):
+        await catalog.require_usable("tiny", Origin("file", "/m/other.gguf"))
+
+
+async def test_a_cancelled_write_leaves_the_next_one_free(catalog: ModelCatalog) -> None:
+    for number in range(60):
+        with anyio.move_on_after(number / 20_000):
+            await catalog.put(Origin("file", f"/{number}/m.gguf"), facts(f"/{number}/m.gguf"))
+    for name in [row.id for row in await catalog.rows()]:
+        await catalog.note_use(name)
+    with pytest.raises(ModelNotFoundError):
+        await catalog.note_files("none", (), None)
+    await catalog.put(Origin("file", "/last.gguf"), facts("/last.gguf"))

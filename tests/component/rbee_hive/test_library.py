@@ -61,7 +61,9 @@ async def test_a_fetched_file_is_believed_as_long_as_nobody_touched_it(library: 
 
     touch(row.local_path or "")
     assert await library.at_hand("x") is None
-    again = await library.ready("x")
+    with pytest.raises(ChecksumMismatchError, match="touched"):
+        await library.ready("x")
+    again = await library.ready("x", may_hash=True)
     assert (again.sha256, again.files[0].modified_ns) == (HASH, 1), "it was hashed, and its new time noted"
     assert await library.at_hand("x") == again
 
@@ -74,26 +76,39 @@ async def test_a_fetched_file_that_changed_is_not_used(library: ModelLibrary, da
     on_disk(row).write_bytes(bytes(data) + (b"" if damage == "flipped" else b"x"))
 
     with pytest.raises(ChecksumMismatchError, match="has changed"):
-        await library.ready("x")
+        await library.ready("x", may_hash=True)
     check = await library.verify("x")
     assert (check.ok, check.files[0].expected_sha256) == (False, HASH)
     assert "SHA-256" in (check.files[0].problem or "")
 
 
-async def test_a_file_that_is_gone_is_noticed_and_said_once(library: ModelLibrary, said: list[Narration]) -> None:
+async def test_what_failed_a_verification_is_not_used_although_it_looks_untouched(library: ModelLibrary) -> None:
+    path = on_disk(await fetched(library))
+    stat = path.stat()
+    path.write_bytes(b"x" + storyteller()[1:])
+    touch(str(path), ns=stat.st_mtime_ns)
+    assert await library.at_hand("x") is not None, "size and time are as they were"
+
+    assert not (await library.verify("x")).ok
+    assert await library.at_hand("x") is None
+    with pytest.raises(ChecksumMismatchError):
+        await library.ready("x", may_hash=True)
+
+
+async def test_a_file_that_is_gone_is_noticed_and_its_return_too(library: ModelLibrary, tmp_path: Path) -> None:
     row = await fetched(library)
-    on_disk(row).unlink()
+    on_disk(row).rename(tmp_path / "away")
     assert not (await library.verify("x")).ok
 
     noticed = await library.look_up("x")
     assert noticed is not None
     assert not noticed.is_downloaded
-    assert library.catalog.downloaded == ()
-    assert [line.action for line in said] == ["model_gone"]
-    for ask in (library.ready, library.verify):
-        with pytest.raises(ModelNotFoundError) as refusal:
-            await ask("x")
-        assert refusal.value.hint == "Fetch it again: rbee-hive models download x"
+    with pytest.raises(ModelNotFoundError) as refusal:
+        await library.ready("x")
+    assert refusal.value.hint == "Fetch it again: rbee-hive models download x"
+
+    (tmp_path / "away").rename(on_disk(row))  # as when a disk is mounted again
+    assert (await library.ready("x", may_hash=True)).sha256 == HASH
 
 
 async def test_a_file_that_its_owner_replaced_is_read_anew(library: ModelLibrary, tmp_path: Path) -> None:
@@ -115,6 +130,8 @@ async def test_a_file_that_its_owner_replaced_is_read_anew(library: ModelLibrary
     with pytest.raises(ModelNotFoundError) as refusal:
         await library.ready("mine")
     assert "Put the file back" in refusal.value.hint
+    path.write_bytes(storyteller())
+    assert (await library.ready("mine")).id == "mine"
 
 
 async def test_what_may_be_imported(library: ModelLibrary, tmp_path: Path) -> None:
@@ -136,12 +153,12 @@ async def test_removing_deletes_only_what_is_ours_unpinned_and_unused(library: M
     row = await fetched(library)
     path = row.local_path or ""
     with pytest.raises(ForbiddenError, match="a worker uses"):
-        await library.remove("x", files=True, in_use={path})
+        await library.remove("x", files=True, in_use=lambda: {path})
     await library.catalog.change("x", pinned=True)
     with pytest.raises(ForbiddenError, match="pinned"):
-        await library.remove("x", files=True, in_use=())
+        await library.remove("x", files=True, in_use=tuple)
     await library.catalog.change("x", pinned=False)
-    removal = await library.remove("x", files=True, in_use=())
+    removal = await library.remove("x", files=True, in_use=tuple)
     assert (removal.files_removed, removal.freed_bytes) == ((path,), row.size_bytes)
     assert list(library.directory.iterdir()) == []
 
@@ -149,21 +166,21 @@ async def test_removing_deletes_only_what_is_ours_unpinned_and_unused(library: M
     own.write_bytes(storyteller())
     await library.take_in(ImportRequest(path=str(own), anywhere=True))
     with pytest.raises(ForbiddenError, match="does not delete"):
-        await library.remove("own", files=True, in_use=())
-    assert (await library.remove("own", files=False, in_use=())).files_removed == ()
+        await library.remove("own", files=True, in_use=tuple)
+    assert (await library.remove("own", files=False, in_use=tuple)).files_removed == ()
     assert own.exists()
     await library.take_in_embedded()
     with pytest.raises(ForbiddenError, match="ships with rbee"):
-        await library.remove("storyteller", files=False, in_use=())
+        await library.remove("storyteller", files=False, in_use=tuple)
     with pytest.raises(ModelNotFoundError):
-        await library.remove("own", files=False, in_use=())
+        await library.remove("own", files=False, in_use=tuple)
 
 
 async def test_files_that_another_row_lists_stay(library: ModelLibrary) -> None:
     row = await fetched(library)
     await library.take_in(ImportRequest(path=row.local_path or "", id="same"))
 
-    assert (await library.remove("x", files=True, in_use=())).files_removed == ()
+    assert (await library.remove("x", files=True, in_use=tuple)).files_removed == ()
     assert on_disk(row).exists()
 
 

@@ -11,12 +11,15 @@ USUAL_QUANT = "Q4_K_M"
 def best_match(rows: Iterable[ModelRow], ref: ModelRef) -> ModelRow | None:
     """The row that `ref` means, None if none fits. Of several: one with files, the usual quantization, the newest."""
     fitting = [row for row in rows if _has_revision(row, ref.revision) and _has_wish(row, ref.wish)]
+    fitting = [row for row in fitting if ref.sha256 is None or row.sha256 in {None, ref.sha256}]
     return max(fitting, key=_preferred, default=None)
 
 
 def _has_revision(row: ModelRow, wanted: str) -> bool:
-    """A commit may be shortened; the name of a branch means only a row that was registered with it."""
-    return not wanted or row.revision == wanted or (_is_commit(wanted) and row.revision.startswith(wanted))
+    """A commit may be shortened; a branch means a row that was registered or fetched by that name."""
+    if not wanted or wanted in {row.revision, row.asked_revision}:
+        return True
+    return _is_commit(wanted) and row.revision.startswith(wanted)
 
 
 def _is_commit(text: str) -> bool:

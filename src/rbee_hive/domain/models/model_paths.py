@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 _HUB_DEPTH = 5
+_URL_DEPTH = 2
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,12 @@ def hub_path(repo: str, commit: str, file: PurePosixPath) -> PurePosixPath:
 
 def url_path(sha256: str, name: str) -> PurePosixPath:
     return PurePosixPath("url", sha256, name)
+
+
+def known_hashes(path: PurePosixPath, root: PurePosixPath) -> dict[str, str]:
+    """SHA-256 by file name, where the place itself tells it."""
+    kind, *more = path.relative_to(root).parts
+    return {path.name: more[0]} if kind == "url" and len(more) == _URL_DEPTH else {}
 
 
 def origin_of(path: PurePosixPath, root: PurePosixPath) -> Origin:

@@ -15,6 +15,7 @@ CREATE TABLE models_now (
     last_used_unix     INTEGER,
     use_count          INTEGER NOT NULL DEFAULT 0,
     pinned             INTEGER NOT NULL DEFAULT 0,
+    asked_revision     TEXT NOT NULL DEFAULT '',
     UNIQUE (provider, reference, file, revision)
 ) STRICT;
 
