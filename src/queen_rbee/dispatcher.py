@@ -23,6 +23,7 @@ from queen_rbee.worker_client import WorkerClient, execute_body
 from queen_rbee.worker_starter import WorkerStarter
 from rbee_shared.clocks import Clocks
 from rbee_shared.contracts.tasks import TaskRequest, TaskState
+from rbee_shared.error_groups import first_error
 from rbee_shared.errors import (
     CancelledTaskError,
     InternalError,
@@ -136,10 +137,10 @@ class Dispatcher:
                     await self._serve(task, request, trusted=trusted)
                     group.cancel_scope.cancel()
             except* RbeeError as errors:
-                task.fail(_first(errors))
+                task.fail(first_error(errors))
             except* Exception as errors:  # noqa: BLE001 - the queen must live on; it is told and logged
                 _LOG.exception("task %s failed", task.id)
-                task.fail(InternalError(f"the queen failed: {_first_of_any(errors)!r}"))
+                task.fail(InternalError(f"the queen failed: {first_error(errors)!r}"))
         if not task.is_finished:
             task.fail(CancelledTaskError("the task was cancelled"))
 
@@ -186,13 +187,3 @@ def _wish_of(request: TaskRequest) -> Wish:
     if node != LOCAL_NODE:
         raise NodeNotFoundError(f"there is no node {node!r}; this version knows {LOCAL_NODE} only")
     return Wish(str(reference), node, request.backend, request.device)
-
-
-def _first(errors: ExceptionGroup[RbeeError]) -> RbeeError:
-    error = errors.exceptions[0]
-    return _first(error) if isinstance(error, ExceptionGroup) else error
-
-
-def _first_of_any(errors: ExceptionGroup[Exception]) -> Exception:
-    error = errors.exceptions[0]
-    return _first_of_any(error) if isinstance(error, ExceptionGroup) else error

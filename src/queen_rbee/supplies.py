@@ -9,6 +9,7 @@ from queen_rbee.hive_client import HiveClient
 from queen_rbee.matchmaker import Matchmaker
 from queen_rbee.provision_feed import ProvisionFeed
 from queen_rbee.task import Task
+from rbee_shared.error_groups import first_error
 from rbee_shared.errors import BadPeerError, RbeeError
 
 
@@ -33,7 +34,7 @@ class Supplies:
                 group.start_soon(self._have_model, hive, task, device.node)
                 group.start_soon(self._have_build, hive, task, device)
         except* RbeeError as errors:
-            failure = _first(errors)
+            failure = first_error(errors)
         if failure is not None:
             raise failure
 
@@ -57,8 +58,3 @@ class Supplies:
         await self.feed.outcome(hive, answer, task, device.node)
         if not answer.done:
             task.narrator.tell("build_there", "worker build is ready", cute="🔧")
-
-
-def _first(errors: BaseExceptionGroup[RbeeError]) -> RbeeError:
-    error = errors.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -9,7 +9,6 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -17,6 +16,7 @@ from anyio.abc import TaskGroup
 from rbee_shared import sse
 from rbee_shared.contracts.progress import ProgressEvent
 from rbee_shared.contracts.provisions import ProvisionEnd
+from rbee_shared.error_groups import first_error
 from rbee_shared.errors import CancelledTaskError, InternalError, NotFoundError, RbeeError
 from rbee_shared.event_log import EventLog
 from rbee_shared.narration import Narration, Narrator
@@ -166,10 +166,10 @@ class Provisions:
                     provision.finish(end.model_copy(update={"elapsed_s": round(time.monotonic() - began_s, 3)}))
                     group.cancel_scope.cancel()
             except* RbeeError as errors:
-                provision.fail(_first(errors))
+                provision.fail(first_error(errors))
             except* Exception as errors:  # noqa: BLE001 - one piece of work must not end its hive; logged and told
                 _LOG.exception("%s failed", " ".join(provision.key))
-                provision.fail(InternalError(f"the hive failed: {_first(errors)!r}"))
+                provision.fail(InternalError(f"the hive failed: {first_error(errors)!r}"))
         if not provision.is_ended:
             provision.fail(CancelledTaskError("it was cancelled", hint="Ask again: what was fetched so far is kept."))
 
@@ -191,8 +191,3 @@ class Provisions:
         for provision_id in ended[:-_ENDED_KEPT]:
             del self._known[provision_id]
         return provision
-
-
-def _first(errors: BaseExceptionGroup[Any]) -> Any:
-    error = errors.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error

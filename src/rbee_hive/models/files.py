@@ -13,7 +13,7 @@ import anyio.to_thread
 
 from rbee_hive.domain.models.file_rules import combined_sha256, require_allowed, require_gguf, split_names
 from rbee_hive.domain.models.gguf import GgufHeader, quant_name, read_header
-from rbee_hive.domain.models.quant_names import quant_of
+from rbee_hive.domain.models.quant_names import is_gguf, quant_of
 from rbee_shared.contracts.models import ModelFileRow, ModelRow
 from rbee_shared.errors import InvalidRequestError, ModelInvalidError, ModelNotFoundError
 
@@ -152,5 +152,5 @@ def _stat(path: str) -> tuple[int, int] | None:
 
 
 def _scan(directory: Path) -> tuple[Path, ...]:
-    found = (path for path in directory.rglob("*.gguf") if path.is_file() and not path.is_symlink())
+    found = (path for path in directory.rglob("*") if is_gguf(path.name) and path.is_file() and not path.is_symlink())
     return tuple(sorted(path for path in found if split_names(path.name)[0] == path.name))

@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 
+from rbee_hive.domain.models.quant_names import split_part
 from rbee_shared.errors import ForbiddenError, ModelInvalidError
 
 GGUF_MAGIC = b"GGUF"
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _MAX_STEM = 100
-_PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 _MOST_PARTS = 1000
 
 
@@ -35,11 +35,11 @@ def compare(size_bytes: int, modified_ns: int | None, found: tuple[int, int] | N
 
 def split_names(name: str) -> tuple[str, ...]:
     """The file names of all parts of a split GGUF, in order; of any other file its own name alone."""
-    match = _PART.fullmatch(name)
-    if match is None or not 1 <= int(match["number"]) <= int(match["count"]) <= _MOST_PARTS:
+    part = split_part(name)
+    if part is None or not 1 <= part.number <= part.count <= _MOST_PARTS:
         return (name,)
-    count = int(match["count"])
-    return tuple(f"{match['stem']}-{number:05d}-of-{count:05d}.gguf" for number in range(1, count + 1))
+    ending = name[len(part.stem) + len("-00001-of-00001") :]
+    return tuple(f"{part.stem}-{number:05d}-of-{part.count:05d}{ending}" for number in range(1, part.count + 1))
 
 
 def combined_sha256(hashes: Sequence[str | None]) -> str | None:
@@ -70,8 +70,8 @@ def require_gguf(path: str, size_bytes: int, first_bytes: bytes) -> None:
 
 def unique_id(path: Path, taken: Collection[str]) -> str:
     """The file's stem, made safe for URLs, with a number behind it if that is taken: `tinyllama`, `tinyllama-2`."""
-    part = _PART.fullmatch(path.name)
-    stem = _UNSAFE.sub("-", part["stem"] if part else path.stem).strip("-._")[:_MAX_STEM] or "model"
+    part = split_part(path.name)
+    stem = _UNSAFE.sub("-", part.stem if part else path.stem).strip("-._")[:_MAX_STEM] or "model"
     candidate, number = stem, 1
     while candidate in taken:
         number += 1
