@@ -1,7 +1,7 @@
 """A worker builder as a hive has it, with an engine of the test's choice."""
 
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +47,7 @@ async def builder(
     wheels_dir: Path | None = None,
     environ: Mapping[str, str] | None = None,
     clocks: Clocks | None = None,
+    in_use: Callable[[], Collection[str]] = tuple,
 ) -> AsyncGenerator[WorkerBuilder]:
     """Makes builds of the requirement `engine`, with no build tools; the engine needs `needs`, by default nothing."""
     lock = EngineLock(version=VERSION, engine=engine, tools="", needs=needs or {})
@@ -54,4 +55,4 @@ async def builder(
     shop = Workshop(Home(home), clocks or Clocks(), lock, wheels_dir, jobs=1, environ=environ)
     await anyio.to_thread.run_sync(shop.home.ensure)
     async with WorkerCatalog.open(shop.home.workers_db, shop.home.workers, audience.moved.append) as catalog:
-        yield WorkerBuilder(catalog, shop, audience.narrator)
+        yield WorkerBuilder(catalog, shop, audience.narrator, in_use=in_use)

@@ -6,7 +6,7 @@ is offered was loaded once, and its backend was seen in it.
 
 import os
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
 
 import anyio
@@ -15,11 +15,11 @@ import anyio.to_thread
 from rbee_hive.builds import files as build_files
 from rbee_hive.builds.catalog import WorkerCatalog
 from rbee_hive.builds.workshop import Workshop, progress_event
-from rbee_hive.domain.builds.build_plan import KINDS, builtin_id, require_kind
+from rbee_hive.domain.builds.build_plan import KINDS, build_id, builtin_id, require_kind
 from rbee_hive.domain.builds.probe_report import ProbeFailure, ProbeReport
 from rbee_shared.contracts.progress import ProgressEvent
 from rbee_shared.contracts.provisions import BuildKind, BuildRow
-from rbee_shared.errors import BuildFailedError, DiskFullError, InvalidRequestError
+from rbee_shared.errors import BuildFailedError, DiskFullError, ForbiddenError, InvalidRequestError
 from rbee_shared.narration import Narrator
 from rbee_shared.run_file import try_lock
 from rbee_shared.units import format_bytes, format_seconds
@@ -31,11 +31,23 @@ _PRIVATE_DIR = 0o700
 class WorkerBuilder:
     """The worker builds of this node."""
 
-    def __init__(self, catalog: WorkerCatalog, shop: Workshop, narrator: Narrator) -> None:
-        """`narrator`: tells what concerns no single request, such as an environment whose engine does not load."""
+    def __init__(
+        self,
+        catalog: WorkerCatalog,
+        shop: Workshop,
+        narrator: Narrator,
+        *,
+        in_use: Callable[[], Collection[str]] = tuple,
+    ) -> None:
+        """For one home.
+
+        `narrator`: tells what concerns no single request, such as an environment whose engine does not load. `in_use`:
+        the paths of the builds that workers run now; those are neither replaced nor removed.
+        """
         self._catalog = catalog
         self._shop = shop
         self._narrator = narrator
+        self._in_use = in_use
         self._looking = anyio.Lock()
         self._unloadable: str | None = None
 
@@ -45,22 +57,21 @@ class WorkerBuilder:
         return await self._catalog.rows()
 
     async def find(self, kind: str) -> BuildRow | None:
-        """The build that a worker of that kind is to run; None when it has yet to be made.
+        """The build that a worker of that kind is to run; None when it has yet to be made, or looked for by `provide`.
 
-        An environment that was not probed yet is taken at its word for the processor: every engine has that, and the
-        first answer need not wait for a probe.
+        Answers at once. An environment that was not probed yet is taken at its word for the processor, which every
+        engine has; whether it serves anything else is not known before.
 
         Raises:
             InvalidRequestError: there is no such kind.
         """
         known, target = require_kind(kind), self._shop.target
-        if await self._is_probed():
-            return await self._catalog.for_kind(known, target)
+        row = await self._catalog.for_kind(known, target)
+        if (row is not None and row.source != "environment") or await self._is_probed():
+            return row
         if known == "cpu":
-            made = await self._catalog.for_kind(known, target)
-            return made or await anyio.to_thread.run_sync(build_files.unproven_environment, target)
-        await self._look_at_environment()
-        return await self._catalog.for_kind(known, target)
+            return await anyio.to_thread.run_sync(build_files.unproven_environment, target)
+        return None
 
     async def provide(
         self, kind: str, narrator: Narrator, progress: Callable[[ProgressEvent], None], *, rebuild: bool = False
@@ -69,11 +80,14 @@ class WorkerBuilder:
 
         Raises:
             InvalidRequestError: there is no such kind.
+            ForbiddenError: a worker runs the one that was to be made anew.
             BuildFailedError: it cannot be made here; says why, and where the log is.
             DiskFullError: there is no room for it.
         """
         known = require_kind(kind)
-        if not rebuild and (row := await self.find(known)) is not None:
+        if rebuild:
+            self._require_unused(self._path_of(known))
+        elif (row := await self._there(known, narrator)) is not None:
             narrator.tell("build_there", f"a {known} worker build is there: {_described(row)}", cute="🔧", build=row.id)
             return row
         limit_s = self._shop.clocks.build_s
@@ -91,6 +105,7 @@ class WorkerBuilder:
         Raises:
             NotFoundError: there is none of that id.
             InvalidRequestError: it is the hive's own environment.
+            ForbiddenError: a worker runs it.
             BuildFailedError: its files cannot be removed.
         """
         await self._look_at_environment()
@@ -100,7 +115,9 @@ class WorkerBuilder:
                 f"{row.id} is the hive's own environment, and no directory of its own",
                 hint="Uninstall llama-cpp-python there: `pip uninstall llama-cpp-python`.",
             )
+        self._require_unused(row.path)
         async with self._only_one(row.kind, self._narrator, lambda _: None):
+            self._require_unused(row.path)  # the lock may have been waited for
             await anyio.to_thread.run_sync(build_files.remove, self._shop.home.workers, row)
             await self._catalog.remove(row.id)
         return row
@@ -121,13 +138,31 @@ class WorkerBuilder:
                 narrator.tell("build", f"making a {kind} worker build (llama-cpp-python {version})", cute="🏗️")
                 from rbee_hive.builds.making import Making  # noqa: PLC0415 - most hives make none: a start saves it
 
-                row = await Making(self._shop, kind, held, narrator, progress).run()
+                making = Making(self._shop, kind, held, narrator, progress)
+                row = await making.run(lambda: self._require_unused(self._path_of(kind)))
                 took = format_seconds(anyio.current_time() - began_s)
                 await self._catalog.put(row)
                 narrator.tell(
                     "built", f"{kind} worker build is ready in {took}: {_described(row)}", cute="🔧", build=row.id
                 )
             return row
+
+    async def _there(self, kind: BuildKind, narrator: Narrator) -> BuildRow | None:
+        """What `find` finds, once the environment has been probed if that may matter."""
+        if (row := await self.find(kind)) is not None or await self._is_probed():
+            return row
+        narrator.tell("look", f"looking whether the hive's own environment is a {kind} worker build", cute="🔍")
+        await self._look_at_environment()
+        return await self.find(kind)
+
+    def _path_of(self, kind: BuildKind) -> str:
+        return str(self._shop.home.workers / build_id(kind, self._shop.lock.version))
+
+    def _require_unused(self, path: str) -> None:
+        if path in self._in_use():
+            raise ForbiddenError(
+                f"a worker runs the build in {path}", hint="Stop it first: `rbee-hive worker list` shows which one."
+            )
 
     async def _made_meanwhile(self, kind: BuildKind, not_before: float | None) -> BuildRow | None:
         """What somebody else, perhaps another hive of this home, has made while we waited for the lock."""
@@ -178,7 +213,9 @@ class WorkerBuilder:
             from rbee_hive.builds.probe import probe  # noqa: PLC0415 - as above
             from rbee_hive.builds.step import StepPlace  # noqa: PLC0415
 
-            place = StepPlace(self._shop.home.logs / "build-probe.log", self._shop.clocks.build_silence_s)
+            log = self._shop.home.logs / "build-probe.log"
+            await anyio.to_thread.run_sync(build_files.forget_log, log)
+            place = StepPlace(log, self._shop.clocks.build_silence_s)
             report = await probe(None, self._shop.environ, place)
             if isinstance(report, ProbeFailure):
                 self._unloadable = found  # asked again when the hive starts anew: a driver may be there by then

@@ -52,20 +52,30 @@ def discard(partial: Path) -> None:
     shutil.rmtree(_set_aside(partial), ignore_errors=True)
 
 
-def finish(partial: Path, row: BuildRow) -> BuildRow:
-    """Turn what was installed into the build that `row` describes; the row with its path and size.
-
-    Renamed into its place when all is written. A build of the same name gives way: for a moment there is neither.
-    """
-    site, target = partial / "site", partial.with_name(row.id)
-    row = row.model_copy(update={"path": str(target), "size_bytes": _size_bytes(site)})
+def describe(partial: Path, row: BuildRow) -> BuildRow:
+    """Write what was installed into its note; the row with the path that it will have, and its size."""
+    site = partial / "site"
+    row = row.model_copy(update={"path": str(partial.with_name(row.id)), "size_bytes": _size_bytes(site)})
     descriptor = os.open(site / _NOTE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE_FILE)
     with os.fdopen(descriptor, "w", encoding="utf-8") as note:
         note.write(row.model_dump_json())
-    replaced = _set_aside(target)
-    site.rename(target)
-    shutil.rmtree(replaced, ignore_errors=True)
     return row
+
+
+def finish(partial: Path, row: BuildRow) -> None:
+    """Give it its place. A build of the same name gives way: for a moment there is neither."""
+    target = partial.with_name(row.id)
+    replaced = _set_aside(target)
+    (partial / "site").rename(target)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def forget_log(log: Path) -> None:
+    """Begin a log anew; where that is not allowed it grows."""
+    try:
+        log.unlink(missing_ok=True)
+    except OSError as error:
+        _LOG.warning("the log of an earlier look stays: %s", error)
 
 
 def scan(workers: Path) -> list[BuildRow]:

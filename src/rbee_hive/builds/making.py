@@ -30,7 +30,6 @@ from rbee_shared.narration import Narrator
 _SHOWN_LINES = 12
 _SIGN_OF_LIFE_S = 1.0
 _DISCARD_S = 5.0
-_WHOLE = 100
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 _PIP_INSTALL = (sys.executable, "-m", "pip", "install", "--no-deps")
 _PIP_WHEEL = (
@@ -55,15 +54,16 @@ class Making:
         self._shown_at_s = 0.0
         self._partial = shop.home.workers / f"{build_id(kind, shop.lock.version)}.partial"
 
-    async def run(self) -> BuildRow:
-        """The finished build.
+    async def run(self, require_unused: Callable[[], None]) -> BuildRow:
+        """The finished build. `require_unused` raises if a worker runs the one that it is about to replace.
 
         Raises:
+            ForbiddenError: by `require_unused`.
             BuildFailedError: a tool is missing, a step failed or took too long, or the result is not what was wanted.
             DiskFullError: there is not enough room for it.
         """
         try:
-            return await self._made()
+            return await self._made(require_unused)
         except OSError as error:
             if error.errno in _NO_ROOM:
                 raise DiskFullError(f"{self._shop.home.workers}: {error.strerror}") from None
@@ -72,10 +72,11 @@ class Making:
             with anyio.move_on_after(_DISCARD_S, shield=True):
                 await anyio.to_thread.run_sync(build_files.discard, self._partial, abandon_on_cancel=True)
 
-    async def _made(self) -> BuildRow:
+    async def _made(self, require_unused: Callable[[], None]) -> BuildRow:
         shop, kind = self._shop, self._kind
         wheel = await anyio.to_thread.run_sync(build_files.find_wheel, shop.wheels_dir, kind, shop.target)
-        cuda = await anyio.to_thread.run_sync(self._prepare, wheel)
+        cuda = await self._compiler(wheel)
+        await anyio.to_thread.run_sync(self._prepare, wheel)
         if wheel is not None:
             self._tell("wheel", f"taking the engine from {wheel}", "📦")
         await self._install(wheel or await self._compile(cuda))
@@ -91,21 +92,27 @@ class Making:
             made_at_unix=int(time.time()),
             source="compiled" if wheel is None else "wheel",
         )
-        return await anyio.to_thread.run_sync(build_files.finish, self._partial, row)
+        row = await anyio.to_thread.run_sync(build_files.describe, self._partial, row)
+        require_unused()
+        await anyio.to_thread.run_sync(build_files.finish, self._partial, row)
+        return row
 
-    def _prepare(self, wheel: Path | None) -> Cuda | None:
-        """Blocks. What can be known to fail is found before anything is fetched. The CUDA toolkit, if it is wanted."""
-        cuda = None
-        if wheel is None:
-            tools = build_preflight.find_tools(self._shop.environ)
-            require_tools(self._kind, tools)
-            cuda = tools.cuda
+    async def _compiler(self, wheel: Path | None) -> Cuda | None:
+        """What can be known to be missing is found before anything is fetched. The CUDA toolkit, if there is one."""
+        if wheel is not None:
+            return None
+        look = build_preflight.find_tools  # only looks: one that hangs may be left alone
+        tools = await anyio.to_thread.run_sync(look, self._shop.environ, abandon_on_cancel=True)
+        require_tools(self._kind, tools)
+        return tools.cuda
+
+    def _prepare(self, wheel: Path | None) -> None:
+        """Blocks. Room, and an empty place to make it in."""
         require_pip(there=build_preflight.has_pip())
         build_files.begin(self._shop.home.workers, self._kind, self._shop.lock.version)
         needed_bytes = room_bytes(self._kind, wheel.stat().st_size if wheel else None)
         build_preflight.require_room(self._partial, needed_bytes)
         self._log.unlink(missing_ok=True)
-        return cuda
 
     async def _compile(self, cuda: Cuda | None) -> Path:
         shop, kind = self._shop, self._kind

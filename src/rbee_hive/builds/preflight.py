@@ -5,6 +5,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -66,14 +67,16 @@ def _has_compiler(environ: Mapping[str, str]) -> bool:
     """A program on PATH is not enough: macOS has one that only says how to get a compiler."""
     named = environ.get("CXX", "").split()
     candidates = named[:1] or _COMPILERS
-    return any(_answers(path) for name in candidates if (path := _which(name, environ)) is not None)
+    until_s = time.monotonic() + _ANSWERS_S  # for all of them together
+    return any(_answers(path, until_s) for name in candidates if (path := _which(name, environ)) is not None)
 
 
-def _answers(program: str) -> bool:
+def _answers(program: str, until_s: float) -> bool:
     quiet = subprocess.DEVNULL
     try:
         return subprocess.run(  # noqa: S603 - a compiler that the operator has on PATH or has named
-            [program, "--version"], stdin=quiet, stdout=quiet, stderr=quiet, timeout=_ANSWERS_S, check=False
+            [program, "--version"], stdin=quiet, stdout=quiet, stderr=quiet, check=False,
+            timeout=max(0.0, until_s - time.monotonic()),
         ).returncode == 0  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return False

@@ -26,7 +26,7 @@ from rbee_shared.contracts.progress import ProgressEvent
 from rbee_shared.errors import DiskFullError, RbeeError
 from rbee_shared.exit_codes import NOBODY_READS
 from rbee_shared.narration import Narration, Narrator, render
-from rbee_shared.redaction import printable, printable_line, redact
+from rbee_shared.redaction import printable, printable_line, redact, redact_all
 from rbee_shared.units import format_seconds
 
 _SECRETS = frozenset({"api_key"})
@@ -102,7 +102,7 @@ class Screen:
             lines.append(f"  next: {_safe(error.hint)}")
         self._tell("\n".join(lines))
         if self._wants_json and not self._answered:
-            self._print(json.dumps({"error": error.body()}))
+            self._print(json.dumps({"error": redact_all(error.body())}))
 
     def wait_for(self, what: str) -> None:
         """Name what is waited for from now on; said when nothing has been visible for a while."""

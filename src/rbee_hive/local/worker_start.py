@@ -19,15 +19,17 @@ _STOP_S = 10.0
 
 
 async def start_worker(hive: "HiveApi", order: SpawnRequest, screen: Screen) -> SpawnAnswer:
-    """The worker, once it serves. Cancelling this stops it.
+    """The worker, once it serves. Cancelling this stops it, also before its id is known: by the `request_id`.
 
     Raises:
         RbeeError: the hive refuses, or it never will serve.
     """
-    worker_id = (await hive.spawn(order)).worker_id
+    assert order.request_id, "or it could not be found again"
+    worker_id: str | None = None
     failure: RbeeError | None = None
     ready: SpawnAnswer | None = None
     try:
+        worker_id = (await hive.spawn(order)).worker_id
         async with anyio.create_task_group() as group:
             group.start_soon(_show_narration, hive, screen)
             group.start_soon(_show_load, hive, worker_id, screen)
@@ -37,9 +39,11 @@ async def start_worker(hive: "HiveApi", order: SpawnRequest, screen: Screen) -> 
                 failure = error  # raised behind the group, which would wrap it
             group.cancel_scope.cancel()
     except anyio.get_cancelled_exc_class():
-        screen.narrator.tell("interrupt", f"stopping {worker_id}", cute="🛑")
+        screen.narrator.tell("interrupt", f"stopping {worker_id or 'the worker'}", cute="🛑")
         with anyio.move_on_after(_STOP_S, shield=True), suppress(RbeeError):
-            await hive.stop(worker_id)
+            # asking again tells which worker it became; one that only begins now, because the order never came
+            # through, ends here too
+            await hive.stop(worker_id or (await hive.spawn(order)).worker_id)
         raise
     if failure is not None:
         raise failure

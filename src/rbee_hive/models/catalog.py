@@ -50,7 +50,7 @@ class ModelCatalog:
         self._writing = anyio.Lock()  # an id is chosen and used without another writer in between
         self.loads = LoadHistory(db, reader, self._change)
         self.downloaded: tuple[str, ...] = ()
-        """Ids of the models whose files are here, last used first: heartbeats must not wait for the disk."""
+        """Ids of the models whose files are here, last used first when that was read: heartbeats must not wait."""
 
     @classmethod
     @asynccontextmanager
@@ -62,7 +62,7 @@ class ModelCatalog:
             reading(path) as reader,
         ):
             catalog = cls(path, db, reader)
-            await catalog._refresh()
+            await catalog._list()
             yield catalog
 
     # reading
@@ -158,6 +158,7 @@ class ModelCatalog:
             await self._write(chosen, origin, facts, name)
             if asked_revision:
                 await self._db.execute("UPDATE models SET asked_revision = ? WHERE id = ?", (asked_revision, chosen))
+        await self._list()
         return await self.get(chosen)
 
     async def require_usable(self, model_id: str, origin: Origin) -> None:
@@ -214,6 +215,7 @@ class ModelCatalog:
         """Forget a row; its files are somebody else's business."""
         async with self._change():
             await self._db.execute("DELETE FROM models WHERE id = ?", (model_id,))
+        await self._list()
 
     # inside
 
@@ -221,7 +223,6 @@ class ModelCatalog:
     async def _change(self) -> AsyncGenerator[None]:
         async with transaction(self._db, self._writing, self._path):
             yield
-        await self._refresh()
 
     async def _write(self, model_id: str, origin: Origin, facts: ModelFacts, name: str) -> None:
         await self._db.execute(
@@ -298,7 +299,7 @@ class ModelCatalog:
         async with self._reader.execute(query, values) as cursor:
             return tuple([_row(found) async for found in cursor])
 
-    async def _refresh(self) -> None:
+    async def _list(self) -> None:
         query = "SELECT id FROM models WHERE local_path IS NOT NULL ORDER BY last_used_unix DESC, id"
         async with self._reader.execute(query) as cursor:
             self.downloaded = tuple([str(row[0]) async for row in cursor])

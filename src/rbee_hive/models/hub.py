@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -26,6 +27,7 @@ from rbee_shared.units import format_seconds
 from rbee_shared.version import __version__
 
 if TYPE_CHECKING:
+    import httpx2
     from huggingface_hub import HfApi, ModelInfo
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -53,10 +55,11 @@ class Patience:
 
 @dataclass(frozen=True)
 class _NotNow:
-    """A question that may be asked again."""
+    """A question that may be asked again. `is_ours`: it failed because we hung up on another one; it was no try."""
 
     reason: str
     after_s: float | None = None
+    is_ours: bool = False
 
 
 class Hub:
@@ -88,7 +91,8 @@ class Hub:
             ForbiddenError: the Hub does not accept the token.
             DownloadFailedError: the Hub cannot be reached, or answers with errors; or we are told to be offline.
         """
-        info = await self._ask(lambda api: _model_info(api, repo, revision), repo, revision, tell)
+        silence_s = self._patience.silence_s
+        info = await self._ask(lambda api: _model_info(api, repo, revision, silence_s), repo, revision, tell)
         files = tuple(
             HubFile(file.rfilename, file.size or 0, file.lfs.sha256 if file.lfs else None, file.blob_id)
             for file in info.siblings or ()
@@ -130,6 +134,8 @@ class Hub:
             )
         tries = Tries()
         while isinstance(answer := await self._ask_once(question, repo, revision), _NotNow):
+            if answer.is_ours:
+                continue
             tries = tries.after_failure(0, self._limits)
             if (pause_s := tries.pause_s(self._limits, answer.after_s)) is None:
                 raise DownloadFailedError(
@@ -144,11 +150,14 @@ class Hub:
         self, question: Callable[["HfApi"], Answer], repo: str, revision: str | None
     ) -> Answer | _NotNow:
         def put() -> Answer | _NotNow:
+            session = None
             try:
-                api, self._token = _api(self.endpoint, self._patience.silence_s)
+                session = _session(self._patience.silence_s)
+                api, self._token = _api(self.endpoint)
                 return question(api)
             except Exception as error:  # noqa: BLE001 - a dozen unrelated types, and whatever bad JSON leads to
-                _LOG.debug("a question about %s failed", repo, exc_info=True)
+                if session is not None and session.is_closed:
+                    return _NotNow("another question was given up", is_ours=True)
                 return _Meaning(self._shown, repo, revision, has_token=self._token is not None).of(error)
 
         try:
@@ -167,25 +176,37 @@ class Hub:
             raise
 
 
-def _api(endpoint: str, silence_s: float) -> tuple["HfApi", str | None]:
-    """The library, and the token that it uses."""
+def _session(silence_s: float) -> "httpx2.Client":
+    """The library's connections: one set for all questions, until `_hang_up`."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # or it asks the Hub which program may be using it
-    from huggingface_hub import HfApi, get_session, get_token  # noqa: PLC0415 - 0.6 s that most starts of a hive save
+    from huggingface_hub import get_session  # noqa: PLC0415 - 0.6 s that most starts of a hive save
 
-    get_session().timeout = silence_s  # by default it waits for ever
+    session = get_session()
+    session.timeout = silence_s  # by default it waits for ever
+    return session
+
+
+def _api(endpoint: str) -> tuple["HfApi", str | None]:
+    """The library, and the token that it uses."""
+    from huggingface_hub import HfApi, get_token  # noqa: PLC0415 - as above
+
     token = get_token()
     return HfApi(endpoint, token=token or False, library_name="rbee", library_version=__version__), token
 
 
 def _hang_up() -> None:
-    """Close the library's connections: a thread that nobody waits for any more fails at its next read."""
+    """Close the library's connections: a thread that nobody waits for any more fails at its next read.
+
+    So do those that are waited for, and ask again: the library has one session for all.
+    """
     from huggingface_hub import close_session  # noqa: PLC0415 - as above
 
     close_session()
 
 
-def _model_info(api: "HfApi", repo: str, revision: str | None) -> "ModelInfo":
-    return api.model_info(repo, revision=revision, files_metadata=True)
+def _model_info(api: "HfApi", repo: str, revision: str | None, silence_s: float) -> "ModelInfo":
+    # left out, `timeout` would mean for ever, whatever the session says
+    return api.model_info(repo, revision=revision, files_metadata=True, timeout=silence_s)
 
 
 def _search(api: "HfApi", text: str) -> list[str]:
@@ -210,7 +231,8 @@ class _Meaning:
 
     def of(self, error: Exception) -> _NotNow:
         """That it may be asked again; or raises what it means for the user."""
-        from huggingface_hub import errors  # noqa: PLC0415 - as above
+        import httpx2  # noqa: PLC0415 - as above
+        from huggingface_hub import errors  # noqa: PLC0415
 
         page = f"{self.endpoint}/{self.repo}"
         if isinstance(error, errors.GatedRepoError):
@@ -223,6 +245,9 @@ class _Meaning:
             raise self._no_repo() from None
         if isinstance(error, errors.HfHubHTTPError):
             return self._of_status(error)
+        if not isinstance(error, OSError | httpx2.TransportError):  # a defect here or there is not the network's fault
+            trace = _CREDENTIALS.sub("//", "".join(traceback.format_exception(error)))
+            _LOG.warning("the question about %s failed in a way that nobody foresaw:\n%s", self.repo, trace)
         return _NotNow(f"{self.endpoint}: {_said(error)}")
 
     def _of_status(self, error: "HfHubHTTPError") -> _NotNow:
@@ -253,4 +278,4 @@ def _access_hint(page: str, *, has_token: bool) -> str:
 
 
 def _said(error: Exception) -> str:
-    return printable_line(redact(str(error)))[:_MAX_SAID] or type(error).__name__
+    return printable_line(redact(_CREDENTIALS.sub("//", str(error))))[:_MAX_SAID] or type(error).__name__

@@ -1,7 +1,8 @@
 """One worker, over all the processes it may need: what is known of it, and whether a crash is the end of it.
 
-Guarantees: a crash is followed by a new process as `domain.restart_policy` decides, or said plainly to be final; a
-stop ends the wait for the next process at once; nothing it does ends the hive.
+Guarantees: a crash is followed by a new process as `domain.restart_policy` decides, or said plainly to be final;
+what a dead process left behind is named; a stop ends the wait for the next process at once; nothing it does ends the
+hive.
 """
 
 import logging
@@ -9,6 +10,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import anyio
 import anyio.to_thread
@@ -16,7 +18,7 @@ import anyio.to_thread
 from rbee_hive.domain.workers.restart_policy import MAX_RESTARTS, Death, restart_delay_s, restarts_in_a_row
 from rbee_hive.domain.workers.worker_state import LIVE, SERVING, WorkerSignal
 from rbee_hive.workers import logs as worker_logs
-from rbee_hive.workers.memory_proof import StopReport
+from rbee_hive.workers.memory_proof import StopReport, look_behind
 from rbee_hive.workers.order import WorkerOrder
 from rbee_hive.workers.process import HiveSide, WorkerProcess
 from rbee_shared.contracts.workers import MemoryParts, WorkerHeartbeat, WorkerRecord, WorkerState
@@ -124,17 +126,29 @@ class Worker:
             self.ended.set()
 
     async def _live(self) -> None:
-        delay_s = 0.0
-        while (death := await self._process.run(delay_s)) is not None:
+        death = await self._process.run()
+        while death is not None:
             self.crash_count += 1
-            if (wait_s := self._delay_s(death)) is None:
+            dead_pid = self._process.pid
+            if (delay_s := self._delay_s(death)) is None:
                 self._fail(death.error)
+                await self._look_behind(dead_pid)
                 return
-            delay_s = wait_s
             self._begin_again(death.error, delay_s)
             await anyio.to_thread.run_sync(worker_logs.prune_own, self._around.home.logs, self.order.worker_id)
+            death = await self._process.run(partial(self._pause, dead_pid, delay_s))
         if self._process.returncode == 0:
             await anyio.to_thread.run_sync(worker_logs.remove, self._around.home.logs, self.order.worker_id)
+
+    async def _pause(self, dead_pid: int | None, delay_s: float) -> None:
+        """Between two processes. What the dead one left behind is given time to go: the next one needs that memory."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.sleep, delay_s)
+            await self._look_behind(dead_pid)
+
+    async def _look_behind(self, dead_pid: int | None) -> None:
+        if dead_pid is not None:
+            await look_behind(self.order.worker_id, dead_pid, self._around.clocks, self._narrator)
 
     def _delay_s(self, death: Death) -> float | None:
         """Seconds until its next process; None if there is to be none."""
@@ -168,6 +182,7 @@ class Worker:
             level="error", code=error.code, worker_id=self.order.worker_id,
         )  # fmt: skip
         self._process.enter(WorkerSignal.DIED)
+        self.settled.set()  # who waits for it is told now, before what it left behind is looked for
 
     def _changed(self) -> None:
         self._around.changed(self)

@@ -1,16 +1,20 @@
 """What workers write to their standard error: one file per process in `logs/`, bounded in size and in number.
 
 The worker holds its file open to append, so a file that has grown too large is copied aside and emptied; lines that it
-writes in between may be lost. Blocking: call it in a thread.
+writes in between may be lost. What cannot be tidied up stays, and that is logged: no worker is worse off for it.
+Blocking: call it in a thread.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 from rbee_shared.redaction import printable_line, redact
 
+_LOG = logging.getLogger("rbee.hive.worker")
 MAX_BYTES = 5 * 1024 * 1024
 KEPT_FILES = 32
 KEPT_OF_ONE_WORKER = 3
@@ -26,17 +30,21 @@ def log_of(logs: Path, worker_id: str, process_number: int) -> Path:
 
 
 def bound(log: Path) -> None:
-    """Empty a log that is too large, its end copied aside."""
+    """Empty a log that is too large, its end copied aside; on a full disk it is emptied without that.
+
+    Raises:
+        OSError: it, or its end, cannot be written.
+    """
     try:
         with log.open("rb+") as file:
             size_bytes = os.fstat(file.fileno()).st_size
             if size_bytes <= MAX_BYTES:
                 return
-            file.seek(size_bytes - _KEPT_BYTES)
-            descriptor = os.open(_aside(log), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE_FILE)
-            with os.fdopen(descriptor, "wb") as aside:
-                shutil.copyfileobj(file, aside)
-            file.truncate(0)
+            try:
+                file.seek(size_bytes - _KEPT_BYTES)
+                _copy(file, _aside(log))
+            finally:
+                file.truncate(0)
     except FileNotFoundError:
         return  # the worker has ended, and well
 
@@ -51,7 +59,7 @@ def remove(logs: Path, worker_id: str) -> None:
     """Nobody wants to know what a worker said that ended as it should."""
     for path in _files(logs):
         if _worker_id(path) == worker_id:
-            path.unlink(missing_ok=True)
+            _unlink(path)
 
 
 def prune_own(logs: Path, worker_id: str) -> None:
@@ -66,11 +74,28 @@ def prune(logs: Path, live: Collection[str]) -> None:
 
 def _keep_newest(paths: Iterable[Path], kept: int) -> None:
     for path in sorted(paths, key=_changed_at)[:-kept]:
-        path.unlink(missing_ok=True)
+        _unlink(path)
 
 
 def _files(logs: Path) -> list[Path]:
-    return [*logs.glob("worker-*.err"), *logs.glob("worker-*.err.old")]
+    try:
+        return [*logs.glob("worker-*.err"), *logs.glob("worker-*.err.old")]
+    except OSError as error:
+        _LOG.warning("the logs of workers are not tidied up: %s", error)
+        return []
+
+
+def _unlink(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        _LOG.warning("the log of an ended worker stays: %s", error)
+
+
+def _copy(file: BinaryIO, target: Path) -> None:
+    """Copy the rest of `file`."""
+    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE_FILE), "wb") as copy:
+        shutil.copyfileobj(file, copy)
 
 
 def _worker_id(path: Path) -> str:
@@ -84,7 +109,7 @@ def _aside(log: Path) -> Path:
 def _changed_at(path: Path) -> float:
     try:
         return path.stat().st_mtime
-    except FileNotFoundError:
+    except OSError:
         return 0.0
 
 

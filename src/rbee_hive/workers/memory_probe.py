@@ -28,6 +28,7 @@ class Before:
     worker_bytes: int
     free_bytes: int
     others: dict[_Identity, int]
+    device_free_bytes: int | None = None
 
 
 def measure_before(worker_id: str, pid: int) -> Before:
@@ -37,7 +38,7 @@ def measure_before(worker_id: str, pid: int) -> Before:
 
 def measure_after(before: Before) -> MemoryFacts:
     """Look again, now that the worker is dead."""
-    holders = _holders(before.worker_id, before.pid)
+    holders = left_behind(before.worker_id, before.pid)
     held_by = {holder.pid for holder in holders}
     grown = sum(
         max(0, size - before.others.get(identity, 0))
@@ -67,19 +68,20 @@ def _resident(*, except_session: int) -> dict[_Identity, int]:
         try:
             if _session(process.pid) != except_session:
                 sizes[process.pid, process.create_time()] = _own_bytes(process.pid)
-        except psutil.Error:
+        except (OSError, psutil.Error):
             continue
     return sizes
 
 
-def _holders(worker_id: str, session: int) -> tuple[Holder, ...]:
+def left_behind(worker_id: str, session: int) -> tuple[Holder, ...]:
+    """The processes of a worker that live on. `session`: the pid of its own process, which is dead."""
     found = []
     for process in psutil.process_iter():
         try:
             marked = _session(process.pid) == session or process.environ().get(WORKER_ID_VARIABLE) == worker_id
             if marked and process.pid != session and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(Holder(process.pid, process.name(), _own_bytes(process.pid)))
-        except psutil.Error:
+        except (OSError, psutil.Error):
             continue  # gone meanwhile, or another user's: not ours
     return tuple(found)
 

@@ -3,6 +3,7 @@
 It says what is wrong and does nothing about it. The process's exit is seen elsewhere, at once.
 """
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,19 +13,23 @@ import anyio.to_thread
 from rbee_hive.domain.workers.death import OomKills
 from rbee_hive.domain.workers.pulse import Pulse, after_heartbeat, after_words, fault
 from rbee_hive.workers import logs as worker_logs
-from rbee_hive.workers.oom import OomWatch
+from rbee_hive.workers.oom import OomLedger, OomWatch
 from rbee_shared.clocks import Clocks
 from rbee_shared.contracts.workers import WorkerHeartbeat, WorkerState
 from rbee_shared.errors import RbeeError
 
+_LOG = logging.getLogger("rbee.hive.worker")
+
 
 class Monitor:
-    """Made before the process, told what it says; `watch` runs while it lives."""
+    """Made before the process, told what it says; `first_fault` runs while it lives."""
 
-    def __init__(self, clocks: Clocks, log: Path) -> None:
+    def __init__(self, clocks: Clocks, log: Path, ledger: OomLedger) -> None:
         self.missed_beats = 0
         self._clocks = clocks
         self._log = log
+        self._log_trouble: str | None = None
+        self._ledger = ledger
         self._pulse = Pulse.beginning(anyio.current_time())
         self._oom: OomWatch | None = None
 
@@ -39,7 +44,7 @@ class Monitor:
 
     async def begin(self, pid: int) -> None:
         """The process runs; its clocks begin later, with `first_fault`."""
-        self._oom = await anyio.to_thread.run_sync(OomWatch, pid)
+        self._oom = await anyio.to_thread.run_sync(OomWatch, pid, self._ledger)
 
     async def first_fault(self, state: Callable[[], WorkerState]) -> RbeeError:
         """Watch until something is wrong with it, and say what. From the moment that it has bound its port."""
@@ -51,10 +56,15 @@ class Monitor:
         return found
 
     def oom_kills(self) -> OomKills | None:
-        """What the kernel has counted since it lived; blocking, below a millisecond."""
+        """What the kernel has counted, for a process that a KILL ended which nobody here sent; ask once. Blocking."""
         return self._oom.verdict() if self._oom is not None else None
 
     def _look(self) -> None:
-        worker_logs.bound(self._log)
+        try:
+            worker_logs.bound(self._log)
+        except OSError as error:  # said once, not at every beat; the worker is not the worse for it
+            if str(error) != self._log_trouble:
+                self._log_trouble = str(error)
+                _LOG.warning("the log of a worker could not be kept short in good order: %s", error)
         if self._oom is not None:
             self._oom.look()

@@ -5,52 +5,60 @@ below a millisecond: call it in a thread.
 """
 
 import sys
+import threading
+import time
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
 
 from rbee_hive.domain.workers.death import OomKills
+from rbee_hive.domain.workers.oom_counts import Look, counted_before, unexplained
 from rbee_shared.machine_limits import groups_of
 
 _GROUP_FILES = ("memory.events", "memory.oom_control")  # version 2, version 1
 _MACHINE_FILE = Path("/proc/vmstat")
-_LOOKS_KEPT = 30
+_LOOKS_KEPT = 64
 
 
-@dataclass(frozen=True)
-class _Look:
-    file: Path
-    kills: int
+class OomLedger:
+    """The kills that have explained a death already: one for all workers of a hive, which may share a counter."""
+
+    def __init__(self) -> None:
+        self._spent: dict[str, int] = {}
+        self._lock = threading.Lock()  # two deaths may be looked into at once, each in its thread
+
+    def claim(self, counter: str, before: int) -> int:
+        """Kills since `before` that explain no other death, one of which explains this one; 0 if there is none."""
+        with self._lock:
+            kills = unexplained(before, self._spent.get(counter, 0), _kills(Path(counter)) or 0)
+            if kills:
+                self._spent[counter] = kills.start + 1
+            return len(kills)
 
 
 class OomWatch:
-    """Watches the counter of the group in which one process lives, from its making.
+    """Watches the counter of the group in which one process lives, from its making."""
 
-    A kill counts if it came after the oldest look that is kept: the death of a large process follows its sentence by
-    seconds, and a sentence of last week explains nothing.
-    """
-
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, ledger: OomLedger) -> None:
         self._pid = pid
-        self._looks: deque[_Look] = deque(maxlen=_LOOKS_KEPT)
+        self._ledger = ledger
+        self._looks: deque[Look] = deque(maxlen=_LOOKS_KEPT)
         self.look()
 
     def look(self) -> None:
         """Read the counter while the process lives; somebody may move it to another group."""
         for file in _counters(self._pid):
             if (kills := _kills(file)) is not None:
-                self._looks.append(_Look(file, kills))
+                self._looks.append(Look(time.monotonic(), str(file), kills))
                 return
 
     def verdict(self) -> OomKills | None:
-        """The kills since the oldest look, now that the process is dead; None if there was none.
+        """The kills that may explain that the process is dead now; None if there was none. Ask once for a death.
 
         Not only where it was seen last: one that is dying is shown in the root group (version 1).
         """
-        before = {look.file: look.kills for look in reversed(self._looks)}
-        for file, kills in before.items():
-            if (count := (_kills(file) or 0) - kills) > 0:
-                return OomKills(count, str(file))
+        for counter, before in counted_before(self._looks, time.monotonic()).items():
+            if count := self._ledger.claim(counter, before):
+                return OomKills(count, counter)
         return None
 
 

@@ -54,7 +54,7 @@ async def noted(home: Home, worker_id: str, pid: int) -> AsyncGenerator[None]:
         yield
     finally:
         with anyio.CancelScope(shield=True):
-            await anyio.Path(path).unlink(missing_ok=True)
+            await anyio.to_thread.run_sync(_remove, path)
 
 
 async def find_orphans(home: Home) -> tuple[Orphan, ...]:
@@ -82,7 +82,7 @@ async def _end(home: Home, orphan: Orphan, clocks: Clocks, narrator: Narrator) -
         await anyio.to_thread.run_sync(_kill_group, orphan)
     await anyio.to_thread.run_sync(_kill_marked, orphan.worker_id)
     if await _gone_within(orphan, _KILL_WAIT_S):
-        await anyio.Path(home.run / _DIRECTORY / f"{orphan.worker_id}.json").unlink(missing_ok=True)
+        await anyio.to_thread.run_sync(_remove, home.run / _DIRECTORY / f"{orphan.worker_id}.json")
         narrator.tell("orphan_gone", f"worker {orphan.worker_id} is gone", cute="🧹", worker_id=orphan.worker_id)
     else:
         _LOG.error("worker %s (pid %d) outlives a KILL; its note stays", orphan.worker_id, orphan.pid)
@@ -146,9 +146,16 @@ def _find(directory: Path) -> tuple[Orphan, ...]:
             found.append(orphan)
         else:
             _LOG.info("the note %s is of no living worker: removed", path.name)
-            with suppress(OSError):
-                path.unlink()
+            _remove(path)
     return tuple(found)
+
+
+def _remove(path: Path) -> None:
+    """A note that stays does no harm: the next hive sees that it is of nobody."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        _LOG.warning("the note of a worker stays: %s", error)
 
 
 def _read(path: Path) -> Orphan | None:

@@ -6,22 +6,24 @@ Guarantees: it ends with this hive; its death is seen at once and told with its 
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
 import anyio
 import anyio.to_thread
 import httpx2
 
-from rbee_hive.domain.workers.death import Exit, why_it_died
+from rbee_hive.domain.workers.death import Exit, is_foreign_kill, why_it_died
 from rbee_hive.domain.workers.restart_policy import Death
 from rbee_hive.domain.workers.worker_state import LIVE, SERVING, WorkerSignal, activity, advance
 from rbee_hive.workers import logs as worker_logs
-from rbee_hive.workers import memory_probe
-from rbee_hive.workers.memory_proof import StopReport, proof
+from rbee_hive.workers.memory_probe import WORKER_ID_VARIABLE
+from rbee_hive.workers.memory_proof import StopReport, look_before, proof
 from rbee_hive.workers.monitor import Monitor
+from rbee_hive.workers.oom import OomLedger
 from rbee_hive.workers.order import WorkerOrder
 from rbee_hive.workers.orphans import noted
+from rbee_hive.workers.report import Report
 from rbee_shared.child import Child, Command, running
 from rbee_shared.clocks import Clocks
 from rbee_shared.contracts.workers import MemoryParts, WorkerHeartbeat, WorkerState
@@ -34,6 +36,7 @@ from rbee_shared.paths import Home
 
 _LOG = logging.getLogger("rbee.hive.worker")
 _HEAR_S = 1.0
+_DEVICE_S = 2.0
 _READY_PROBES = 3
 _READY_PROBE_PAUSE_S = 0.05
 _NOT_YET = frozenset({WorkerState.STARTING, WorkerState.LOADING})
@@ -41,7 +44,7 @@ _NOT_YET = frozenset({WorkerState.STARTING, WorkerState.LOADING})
 
 @dataclass(frozen=True)
 class HiveSide:
-    """What the processes of a hive's workers need from it."""
+    """What the processes of a hive's workers need from it. One for all of them: its ledger is."""
 
     home: Home
     clocks: Clocks
@@ -49,26 +52,9 @@ class HiveSide:
     client: httpx2.AsyncClient
     hive_url: str
     node: str
-
-
-@dataclass
-class Report:
-    """What the worker last said of itself. Times are UNIX seconds."""
-
-    slots_total: int
-    slots_busy: int = 0
-    heartbeat_unix: float | None = None
-    activity_unix: float = 0.0
-    resident_bytes: int | None = None
-    memory: MemoryParts | None = None
-
-    def take(self, beat: WorkerHeartbeat) -> None:
-        """Note a heartbeat; what it does not say is not taken back."""
-        self.heartbeat_unix = time.time()
-        self.slots_total = beat.slots_total
-        self.resident_bytes = beat.rss_bytes or self.resident_bytes
-        self.memory = beat.memory or self.memory
-        self.activity_unix = max(self.activity_unix, beat.last_activity or 0.0)
+    ledger: OomLedger = field(default_factory=OomLedger, kw_only=True)
+    device_free_bytes: Callable[[str], Awaitable[int | None]] | None = field(default=None, kw_only=True)
+    """What a graphics device of that id has free; None where that cannot be told."""
 
 
 class WorkerProcess:
@@ -82,7 +68,7 @@ class WorkerProcess:
         self.started_at_unix = time.time()
         self.ready_at_s: float | None = None
         self.log = worker_logs.log_of(side.home.logs, order.worker_id, number)
-        self.monitor = Monitor(side.clocks, self.log)
+        self.monitor = Monitor(side.clocks, self.log, side.ledger)
         self._side = side
         self._changed = changed
         self._narrator = Narrator("hive", side.hub.publish, node=side.node)
@@ -109,16 +95,16 @@ class WorkerProcess:
     def is_live(self) -> bool:
         return self.state in LIVE
 
-    async def run(self, after_s: float = 0.0) -> Death | None:
-        """Live from spawn to exit, `after_s` from now; None if it ended because that was ordered.
+    async def run(self, first: Callable[[], Awaitable[None]] | None = None) -> Death | None:
+        """Live from spawn to exit; None if it ended because that was ordered. Cancelling this kills it.
 
-        Cancelling this kills it.
+        `first` goes before the spawn, and is cut short if a stop is ordered meanwhile.
 
         Raises:
             NoCapacityError: no process can be started.
         """
-        with anyio.move_on_after(after_s):
-            await self._stop_ordered.wait()
+        if first is not None:
+            await self._unless_stopped(first)
         if self._stop_ordered.is_set():
             self.enter(WorkerSignal.EXITED)
             return None
@@ -150,14 +136,17 @@ class WorkerProcess:
         if self.state is WorkerState.STARTING and child.listening is not None:
             self.enter(WorkerSignal.HTTP_UP)  # it died before we looked, and was loading already
         words = await anyio.to_thread.run_sync(worker_logs.last_words, self.log)
-        oom = await anyio.to_thread.run_sync(self.monitor.oom_kills)
+        said = self._verdict or child.failure
+        oom = None
+        if is_foreign_kill(returncode, said):  # any other death would use up the one count that explains another's
+            oom = await anyio.to_thread.run_sync(self.monitor.oom_kills)
         end = Exit(returncode, words, oom, self.said.resident_bytes)
-        error = why_it_died(self.state, end, self._verdict or child.failure, self.order.model_path)
+        error = why_it_died(self.state, end, said, self.order.model_path)
         served_s = None if self.ready_at_s is None else anyio.current_time() - self.ready_at_s
         return Death(error, returncode, served_s, ordered=self._stop_ordered.is_set())
 
     def _command(self) -> Command:
-        env = {**self.order.extra_env, memory_probe.WORKER_ID_VARIABLE: self.order.worker_id}
+        env = {**self.order.extra_env, WORKER_ID_VARIABLE: self.order.worker_id}
         return Command(self.order.argv(self._side.hive_url), self.log, env)
 
     def _handshake(self) -> Handshake:
@@ -257,10 +246,20 @@ class WorkerProcess:
 
     # stopping
 
+    async def _unless_stopped(self, work: Callable[[], Awaitable[None]]) -> None:
+        async def cut_short(scope: anyio.CancelScope) -> None:
+            await self._stop_ordered.wait()
+            scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(cut_short, group.cancel_scope)
+            await work()
+            group.cancel_scope.cancel()
+
     async def _stop_when_ordered(self, child: Child) -> None:
         await self._stop_ordered.wait()
         correlation_id.set(self._stop_correlation)  # from here on it works for whoever ordered this
-        before = await anyio.to_thread.run_sync(memory_probe.measure_before, self.order.worker_id, child.pid)
+        before = await look_before(self.order.worker_id, child.pid, self._device_free_bytes)
         with anyio.move_on_after(self._side.clocks.worker_drain_s):
             await self._ask_to_go(child)
             await child.wait_exit()
@@ -269,8 +268,20 @@ class WorkerProcess:
             await child.terminate(self._side.clocks.worker_drain_s / 5)
         with anyio.move_on_after(_HEAR_S):
             await child.wait_exit()  # its last lines
-        self.report = await proof(before, self._side.clocks, self._narrator)
+        self.report = await proof(before, self._side.clocks, self._narrator, self._device_free_bytes)
         self._stop_done.set()
+
+    async def _device_free_bytes(self) -> int | None:
+        """Of the graphics device that it runs on; None where there is none, or where that cannot be told soon."""
+        ask = self._side.device_free_bytes
+        if ask is None or self.order.runs_on[0] == "cpu":
+            return None
+        with anyio.move_on_after(_DEVICE_S):
+            try:
+                return await ask(self.order.device)
+            except RbeeError as error:
+                _LOG.info("%s does not tell what it has free: %s", self.order.device, error)
+        return None
 
     async def _ask_to_go(self, child: Child) -> None:
         if self.url is None:

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncGenerator, Generator, Iterator
+import time
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from tests.support import hub as local
 from tests.support.hub import Mode
 
 from rbee_hive.domain.models.transfer import MIB, Limits, Source, Transfer
+from rbee_hive.models import transfer_body
 from rbee_hive.models.download import Fetched, fetch
-from rbee_hive.models.partial_file import partial_path
+from rbee_hive.models.partial_file import PartialFile, partial_path
 from rbee_hive.models.transfer_http import download_client
 from rbee_shared.errors import (
     ChecksumMismatchError,
@@ -376,6 +378,48 @@ async def test_who_cancels_keeps_the_bytes_and_leaves_nothing_open(
     assert fetcher.partial.exists() is False or fetcher.partial.read_bytes() == CONTENT[:kept_bytes]
     assert (await fetcher()).bytes_kept == kept_bytes
     assert fetcher.lies_there()
+
+
+@pytest.mark.parametrize("sent_bytes", [100_000, 3 * MIB, 9 * MIB])
+async def test_what_had_come_before_a_cancellation_is_written(
+    hub: local.Hub, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch, sent_bytes: int
+) -> None:
+    monkeypatch.setattr(transfer_body, "_FLUSH_S", 60.0)  # so that nothing is written because time has passed
+    hub.script.add(FILE, Mode(after_bytes=sent_bytes, after="stall", times=1))
+    async with anyio.create_task_group() as group:
+        group.start_soon(fetcher)
+        with anyio.fail_after(30):
+            while not fetcher.told or fetcher.told[-1].done_bytes < sent_bytes:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        group.cancel_scope.cancel()
+
+    assert fetcher.partial.read_bytes() == CONTENT[:sent_bytes]
+    monkeypatch.undo()
+    assert (await fetcher()).bytes_kept == sent_bytes
+    assert fetcher.lies_there()
+
+
+async def test_a_cancellation_while_the_disk_is_behind_loses_and_doubles_nothing(
+    fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = PartialFile.append
+
+    def slowly(self: PartialFile, pieces: Iterable[bytes]) -> None:
+        time.sleep(0.2)
+        append(self, pieces)
+
+    monkeypatch.setattr(PartialFile, "append", slowly)
+    async with anyio.create_task_group() as group:
+        group.start_soon(fetcher)
+        with anyio.fail_after(30):
+            while not fetcher.told or fetcher.told[-1].done_bytes < 5 * MIB:  # noqa: ASYNC110
+                await anyio.sleep(0.001)
+        seen_bytes = fetcher.told[-1].done_bytes
+        group.cancel_scope.cancel()
+
+    kept = fetcher.partial.read_bytes()
+    assert len(kept) >= seen_bytes
+    assert kept == CONTENT[: len(kept)]
 
 
 async def test_many_cancellations_leak_no_descriptor(hub: local.Hub, fetcher: Fetcher) -> None:

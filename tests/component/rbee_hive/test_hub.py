@@ -3,8 +3,8 @@
 import logging
 import subprocess
 import sys
-import threading
 import time
+import traceback
 from collections.abc import Generator
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from huggingface_hub.errors import GatedRepoError, RemoteEntryNotFoundError, Rev
 from tests.support import hub as local
 from tests.support.hub import Mode
 
+from rbee_hive.domain.models.model_source import RepoListing
 from rbee_hive.domain.models.transfer import Limits
 from rbee_hive.models.hub import Hub, Patience
 from rbee_shared.errors import DownloadFailedError, ForbiddenError, ModelNotFoundError
@@ -176,7 +177,6 @@ async def test_a_hub_that_is_nowhere_is_said_without_secrets(endpoint: str) -> N
 
 async def test_a_silent_hub_does_not_hang_us_and_leaves_no_thread(real: local.Hub) -> None:
     await _hub(real).repo_files(REPO)
-    before = set(threading.enumerate())
     real.script.add(REPO, Mode(at="api", headers_after_s=60))
     hub = _hub(real, limits=Limits(tries=2, first_pause_s=0.01), patience=Patience(silence_s=1, question_s=0.3))
     with anyio.fail_after(20), pytest.raises(DownloadFailedError, match="did not answer"):
@@ -185,10 +185,53 @@ async def test_a_silent_hub_does_not_hang_us_and_leaves_no_thread(real: local.Hu
         await hub.repo_files(REPO)  # cancelled from outside
 
     with anyio.fail_after(20):
-        while [thread for thread in set(threading.enumerate()) - before if "_ask_once" in repr(thread)]:  # noqa: ASYNC110
+        while _asking():  # noqa: ASYNC110
             await anyio.sleep(0.05)
         while hub._threads.borrowed_tokens:  # noqa: ASYNC110
             await anyio.sleep(0.05)
+
+
+async def test_who_gives_up_one_question_costs_no_other_one_a_try(real: local.Hub) -> None:
+    real.add("acme/slow-GGUF", {"a.gguf": b"GGUF"})
+    real.script.add("acme/slow-GGUF", Mode(at="api", headers_after_s=60, times=1))
+    hub = _hub(real, limits=Limits(tries=1), patience=Patience(silence_s=3, question_s=20))
+    listings: list[RepoListing] = []
+
+    async def ask() -> None:
+        listings.append(await hub.repo_files("acme/slow-GGUF"))
+
+    real.script.add(REPO, Mode(at="api", headers_after_s=60, times=1))
+    async with anyio.create_task_group() as group:
+        group.start_soon(ask)
+        with anyio.fail_after(20):
+            while not real.requests("api", "acme/slow-GGUF"):  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        with anyio.move_on_after(0.3) as given_up:
+            await hub.repo_files(REPO)
+        assert given_up.cancelled_caught
+
+    assert listings[0].repo == "acme/slow-GGUF", "with the only try that it had"
+
+
+async def test_what_nobody_foresaw_is_logged_where_somebody_looks(
+    real: local.Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    real.script.add(REPO, Mode(at="api", plain_body=b'{"id": 7, "siblings": 9}', times=1))
+    await _hub(real).repo_files(REPO)
+
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert "Traceback" in warnings[0]
+    caplog.clear()
+    with pytest.raises(DownloadFailedError):
+        await Hub("http://127.0.0.1:1", limits=QUICK).repo_files(REPO)
+    assert not [record for record in caplog.records if record.name.startswith("rbee") and record.levelname == "WARNING"]
+
+
+def _asking() -> int:
+    """How many threads wait for a Hub."""
+    stacks = [traceback.extract_stack(frame) for frame in sys._current_frames().values()]
+    return sum(any(Path(call.filename).name == "hub.py" and call.name == "put" for call in stack) for stack in stacks)
 
 
 async def test_offline_means_offline(real: local.Hub) -> None:

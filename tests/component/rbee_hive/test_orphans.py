@@ -97,6 +97,18 @@ async def test_a_worker_that_is_dead_already_is_no_trouble(home: Home) -> None:
         assert list((home.run / "workers").iterdir()) == []
 
 
+async def test_a_note_that_cannot_be_removed_ends_nobody(
+    home: Home, processes: Processes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = home.run / "workers" / "worker-a.json"
+    async with noted(home, "worker-a", processes.start("worker-a")):
+        path.unlink()
+        path.mkdir()
+
+    assert "the note of a worker stays" in caplog.text
+    assert await find_orphans(home) == ()
+
+
 @pytest.mark.parametrize("code", ["", _DEAF], ids=["one that takes TERM", "one that does not"])
 async def test_what_a_hive_left_is_ended_with_what_it_had_started(home: Home, processes: Processes, code: str) -> None:
     worker, helper, stranger = (processes.start(id_, code) for id_ in ("worker-a", "worker-a", "worker-b"))

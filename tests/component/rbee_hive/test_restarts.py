@@ -6,16 +6,18 @@ import signal
 import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import anyio
 import httpx2
+import psutil
 import pytest
 from tests.support.hive import TOKEN, LiveHive, gone, operators_hive, queens_side
 
 from rbee_shared.machine_limits import groups_of
+from rbee_shared.sse import FrameSplitter
 
 _MISBEHAVING = Path(__file__).parents[2] / "support" / "misbehaving"
 _SOON_S = 20.0
@@ -247,6 +249,80 @@ async def test_a_worker_that_the_kernel_ended_for_lack_of_memory_is_told_so_and_
         assert failed["error"]["details"]["resident_bytes"] > 10_000_000
         assert failed["restart_count"] == 0
         await _idle_record(hive)
+
+
+# what the dead leave behind
+
+
+async def _left_behind(hive: LiveHive, pid: int) -> int:
+    """The process that the worker of that pid leaves as it dies."""
+    os.kill(pid, signal.SIGUSR1)
+    with anyio.fail_after(10):
+        while True:
+            for process in psutil.process_iter():
+                with suppress(psutil.Error):
+                    marked = process.environ().get("RBEE_TEST_MISBEHAVIOUR") and process.environ().get("RBEE_WORKER_ID")
+                    if marked and process.pid != pid and process.environ()["RBEE_HOME"] == str(hive.home):
+                        return process.pid
+            await anyio.sleep(0.01)
+
+
+async def _said(hive: LiveHive, action: str) -> list[dict[str, Any]]:
+    """What the hive has narrated under that name so far."""
+    found: list[dict[str, Any]] = []
+    splitter = FrameSplitter()
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    with anyio.move_on_after(0.5):
+        async with hive.client.stream("GET", f"{hive.url}/v1/events", headers=headers) as stream:
+            async for chunk in stream.aiter_raw():
+                found += [frame.json() for frame in splitter.feed(chunk)]
+    return [line for line in found if line["action"] == action]
+
+
+async def test_what_a_dead_worker_leaves_behind_is_named_and_holds_up_nobody_for_long(tmp_path: Path) -> None:
+    env = _misbehaving("leaves", RBEE_CLOCK_MEMORY_BACK_S="0.5", **_AT_ONCE)
+    async with operators_hive(tmp_path / "home", env=env) as hive:
+        record = await _idle_record(hive)
+        holder = await _left_behind(hive, record["pid"])
+        try:
+            await _until(hive, record["id"], _is("idle", 1))
+            (told,) = await _said(hive, "memory_not_released")
+        finally:
+            os.kill(holder, signal.SIGKILL)
+
+    assert (told["level"], told["details"]["code"]) == ("error", "MEMORY_NOT_RELEASED")
+    assert [held["pid"] for held in told["details"]["holders"]] == [holder], (
+        "not the next process, which lives by right"
+    )
+    assert f"pid {holder}" in told["human"]
+
+
+async def test_what_goes_within_the_time_is_waited_for_and_not_worth_a_word(tmp_path: Path) -> None:
+    env = _misbehaving("leaves", RBEE_CLOCK_MEMORY_BACK_S="30", **_AT_ONCE)
+    async with operators_hive(tmp_path / "home", env=env) as hive:
+        record = await _idle_record(hive)
+        holder = await _left_behind(hive, record["pid"])
+        await anyio.sleep(1)
+        waiting = await hive.worker(record["id"])
+        assert (waiting["state"], waiting["pid"]) == ("starting", None), "the next one needs that memory"
+        os.kill(holder, signal.SIGKILL)
+
+        await _until(hive, record["id"], _is("idle", 1))
+        assert await _said(hive, "memory_not_released") == []
+
+
+async def test_a_stop_ends_the_wait_for_what_was_left_behind(tmp_path: Path) -> None:
+    env = _misbehaving("leaves", RBEE_CLOCK_MEMORY_BACK_S="600", **_AT_ONCE)
+    async with operators_hive(tmp_path / "home", env=env) as hive:
+        record = await _idle_record(hive)
+        holder = await _left_behind(hive, record["pid"])
+        try:
+            await _until(hive, record["id"], _is("starting", 1))
+            with anyio.fail_after(10):
+                stopped = (await hive.send("POST", f"/v1/workers/{record['id']}/stop")).json()
+        finally:
+            os.kill(holder, signal.SIGKILL)
+    assert stopped["state"] == "stopped"
 
 
 # orders in the meantime

@@ -42,8 +42,16 @@ from rbee_hive.domain.builds.engine_lock import Locked
 from rbee_hive.domain.builds.probe_report import ProbeFailure
 from rbee_shared.clocks import Clocks
 from rbee_shared.contracts.provisions import BuildRow
-from rbee_shared.errors import BuildFailedError, DiskFullError, InvalidRequestError, NotFoundError, NotSupportedError
+from rbee_shared.errors import (
+    BuildFailedError,
+    DiskFullError,
+    ForbiddenError,
+    InvalidRequestError,
+    NotFoundError,
+    NotSupportedError,
+)
 from rbee_shared.paths import Home
+from rbee_shared.run_file import try_lock
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -117,8 +125,10 @@ async def _refused(home: Path, audience: Audience, kind: str = "cpu", **options:
 
 async def test_the_environment_is_a_build_and_is_asked_once(home: Path, audience: Audience) -> None:
     async with builder(home, audience) as made:
-        row = await made.provide("cpu", audience.narrator, audience.shown.append)
+        unproven = await made.provide("cpu", audience.narrator, audience.shown.append)
         first = await made.rows()
+        row = await made.provide("cpu", audience.narrator, audience.shown.append)
+    assert (unproven.id, unproven.features) == (row.id, ()), "the processor's needs no proof"
     log = anyio.Path(home / "logs" / "build-probe.log")
     assert await log.exists(), "it was asked"
     await log.unlink()
@@ -129,7 +139,45 @@ async def test_the_environment_is_a_build_and_is_asked_once(home: Path, audience
     assert not await log.exists(), "a warm start asks nobody"
     assert (row.id, row.path, row.source, row.version) == ("cpu-builtin", None, "environment", VERSION)
     assert "cpu" in row.backends
-    assert audience.actions == ["build_there"]
+    assert audience.actions == ["build_there"] * 2
+
+
+async def test_only_who_can_wait_looks_into_the_environment(home: Path, audience: Audience, tmp_path: Path) -> None:
+    log = anyio.Path(home / "logs" / "build-probe.log")
+    nothing = {**os.environ, "PATH": str(tmp_path)}
+    async with builder(home, audience, environ=nothing) as made:
+        assert (found := await made.find("cpu")) is not None
+        assert (found.id, found.made_at_unix) == ("cpu-builtin", 0)
+        assert [await made.find(kind) for kind in ("cuda", "metal", "vulkan")] == [None] * 3
+        assert not await log.exists(), "a question that somebody waits for asks nobody"
+        with pytest.raises(BuildFailedError):
+            await made.provide("vulkan", audience.narrator, audience.shown.append)
+    assert audience.actions[0] == "look"
+    assert await log.exists()
+
+
+async def test_what_another_environment_was_is_not_believed(home: Path, audience: Audience) -> None:
+    async with builder(home, audience) as made:
+        (row,) = await made.rows()
+    async with WorkerCatalog.open(home / "workers.db", home / "workers", audience.moved.append) as catalog:
+        await catalog.put_environment("another", [row.model_copy(update={"id": "cuda-builtin", "kind": "cuda"})])
+    async with builder(home, audience) as made:
+        assert await made.find("cuda") is None
+
+
+async def test_the_log_of_a_look_is_of_the_last_look(home: Path, audience: Audience) -> None:
+    log = anyio.Path(home / "logs" / "build-probe.log")
+    await log.parent.mkdir(parents=True)
+    await log.write_text("of long ago\n" * 1000)
+    async with builder(home, audience) as made:
+        await made.rows()
+    assert "of long ago" not in await log.read_text()
+    await log.unlink()
+    await log.mkdir()
+    async with WorkerCatalog.open(home / "workers.db", home / "workers", audience.moved.append) as catalog:
+        await catalog.put_environment("another", [])
+    async with builder(home, audience) as made:
+        assert await made.rows() == (), "no log, no look; and the hive lives"
 
 
 async def test_another_environment_than_the_catalog_knows_is_asked_again(home: Path, audience: Audience) -> None:
@@ -590,6 +638,77 @@ async def test_a_build_is_removed_with_its_files_and_the_environment_is_not(
         with pytest.raises(InvalidRequestError, match="own environment"):
             await made.remove("cpu-builtin")
         assert [left.id for left in await made.rows()] == ["cpu-builtin"]
+
+
+async def test_a_build_that_a_worker_runs_is_neither_removed_nor_replaced(
+    tmp_path: Path, used_home: Path, audience: Audience, engine: Path
+) -> None:
+    row = await _build(used_home)
+    used = {str(row.path)}
+    async with builder(used_home, audience, wheels_dir=_wheels(tmp_path, engine), in_use=lambda: used) as made:
+        with pytest.raises(ForbiddenError, match="a worker runs the build") as removing:
+            await made.remove(row.id)
+        with pytest.raises(ForbiddenError):
+            await made.provide("cpu", audience.narrator, audience.shown.append, rebuild=True)
+        assert "rbee-hive worker list" in removing.value.hint
+        assert audience.actions == [], "nothing was begun"
+        assert await made.find("cpu") == row
+
+        used.clear()
+        made_anew = await made.provide("cpu", audience.narrator, audience.shown.append, rebuild=True)
+        assert (made_anew.path, await made.find("cpu")) == (row.path, made_anew)
+
+
+async def test_a_worker_that_starts_while_its_build_is_made_anew_keeps_it(
+    tmp_path: Path, used_home: Path, audience: Audience, engine: Path
+) -> None:
+    row = await _build(used_home)
+    marker = used_home / "workers" / row.id / "marker"
+    await anyio.Path(marker).touch()
+
+    def in_use() -> set[str]:
+        return {str(row.path)} if "probe" in audience.actions else set()
+
+    async with builder(used_home, audience, wheels_dir=_wheels(tmp_path, engine), in_use=in_use) as made:
+        with pytest.raises(ForbiddenError):
+            await made.provide("cpu", audience.narrator, audience.shown.append, rebuild=True)
+        assert await made.find("cpu") == row
+    assert marker.exists()
+    assert await anyio.to_thread.run_sync(_left, used_home) == [row.id]
+
+
+async def test_who_waited_for_the_lock_looks_again_before_a_build_is_removed(
+    used_home: Path, audience: Audience
+) -> None:
+    row = await _build(used_home)
+    used: set[str] = set()
+    lock = try_lock(used_home / "workers" / "cpu.lock")
+    assert lock is not None
+    async with builder(used_home, audience, in_use=lambda: used) as made, anyio.create_task_group() as group:
+
+        async def remove() -> None:
+            with pytest.raises(ForbiddenError):
+                await made.remove(row.id)
+
+        group.start_soon(remove)
+        await anyio.to_thread.run_sync(wait_until, lambda: "wait" in audience.actions, 10, "it waits")
+        used.add(str(row.path))
+        os.close(lock)
+    assert await anyio.Path(str(row.path)).exists()
+
+
+async def test_a_compiler_that_hangs_is_waited_for_by_nobody_who_cancels(
+    tmp_path: Path, home: Path, audience: Audience
+) -> None:
+    (tmp_path / "c++").write_text("#!/bin/sh\nexec sleep 8\n")
+    (tmp_path / "c++").chmod(0o755)
+    environ = {**os.environ, "PATH": f"{tmp_path}:/usr/bin:/bin", "CXX": ""}
+    async with builder(home, audience, environ=environ) as made:
+        began_s = anyio.current_time()
+        with anyio.move_on_after(1) as scope:
+            await made.provide("cpu", audience.narrator, audience.shown.append, rebuild=True)
+    assert scope.cancelled_caught
+    assert anyio.current_time() - began_s < 6
 
 
 def test_the_paths_of_a_home_hold_no_surprise(tmp_path: Path) -> None:

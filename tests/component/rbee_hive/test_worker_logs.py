@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anyio
 import pytest
 
 from rbee_hive.workers import logs as worker_logs
@@ -18,6 +19,10 @@ from rbee_hive.workers.logs import (
     prune,
     prune_own,
 )
+from rbee_hive.workers.monitor import Monitor
+from rbee_hive.workers.oom import OomLedger
+from rbee_shared.clocks import Clocks
+from rbee_shared.contracts.workers import WorkerState
 
 _WRITER = "import sys\nfor line in sys.stdin: sys.stderr.write(line); sys.stderr.flush(); print(flush=True)"
 
@@ -127,3 +132,70 @@ def test_fewer_than_allowed_are_all_kept(tmp_path: Path, kept: int) -> None:
     prune(tmp_path, set())
 
     assert len(_names(tmp_path)) == kept
+
+
+# what goes wrong with the disk
+
+
+def test_a_log_is_emptied_also_where_its_end_cannot_be_kept(tmp_path: Path) -> None:
+    log = tmp_path / "worker-a.err"
+    log.write_bytes(b"x" * (MAX_BYTES + 1))
+    (tmp_path / "worker-a.err.old").mkdir()
+
+    with pytest.raises(OSError, match="directory"):
+        bound(log)
+
+    assert log.read_bytes() == b""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="needs Linux and root, to mount a small disk")
+def test_a_log_that_has_filled_its_disk_makes_room(tmp_path: Path) -> None:
+    log = tmp_path / "worker-a.err"
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={MAX_BYTES + 65_536}", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        log.write_bytes(b"x" * (MAX_BYTES + 1))
+        with pytest.raises(OSError, match="No space left"):
+            bound(log)
+        assert log.stat().st_size == 0
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+async def test_a_log_that_cannot_be_kept_short_is_no_fault_of_the_worker(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = tmp_path / "worker-a.err"
+    log.mkdir()
+    monitor = Monitor(Clocks(heartbeat_s=0.01), log, OomLedger())
+    await monitor.begin(os.getpid())
+
+    with anyio.move_on_after(0.5) as scope:
+        await monitor.first_fault(lambda: WorkerState.IDLE)
+
+    assert scope.cancelled_caught, "nothing is wrong with it"
+    assert monitor.missed_beats > 3
+    assert [record.levelname for record in caplog.records] == ["WARNING"], "said once"
+    assert "Is a directory" in caplog.text
+
+
+def test_logs_that_cannot_be_removed_stay_and_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stuck = [tmp_path / f"worker-a.{number}.err" for number in range(KEPT_OF_ONE_WORKER + 1)]
+    for path in stuck:
+        path.mkdir()
+    _logs(tmp_path, *(f"worker-b{number}.err" for number in range(KEPT_FILES + 1)))
+
+    prune_own(tmp_path, "worker-a")
+    prune(tmp_path, set())
+    worker_logs.remove(tmp_path, "worker-a")
+
+    assert all(path.exists() for path in stuck)
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+    assert not (tmp_path / "worker-b0.err").exists(), "the others go all the same"
+
+
+def test_a_directory_that_cannot_be_listed_is_no_end(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    prune(tmp_path / "file", set())
+    prune(tmp_path / "gone", set())

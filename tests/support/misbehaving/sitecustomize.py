@@ -3,6 +3,7 @@
 eats-memory   takes memory without end, once it gets SIGUSR1
 stalls        its engine stops in mid-step, once it gets SIGUSR1; heartbeats go on
 aborts        dies of SIGABRT while it loads its model
+leaves        dies of SIGKILL once it gets SIGUSR1, a detached process of its own lives on
 stays         does nothing at all, and neither TERM nor end-of-file nor its parent's death ends it
 """
 
@@ -35,6 +36,15 @@ def _abort_while_loading() -> None:
     os.abort()
 
 
+def _leave_somebody(*_: object) -> None:
+    if os.fork() == 0:
+        os.setsid()
+        os.closerange(0, 3)
+        time.sleep(_LONG_S)
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def _stay() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while True:
@@ -49,5 +59,7 @@ if "RBEE_WORKER_ID" in os.environ and any("llm-worker-rbee" in part for part in 
             signal.signal(signal.SIGUSR1, _stall)
         case "aborts":
             threading.Thread(target=_abort_while_loading, daemon=True).start()
+        case "leaves":
+            signal.signal(signal.SIGUSR1, _leave_somebody)
         case "stays":
             _stay()

@@ -110,13 +110,26 @@ def test_what_misleads_pip_and_what_is_secret_does_not_reach_a_build_step() -> N
     environ = {
         "PATH": "/bin", "PYTHONPATH": "/evil", "PIP_REQUIRE_HASHES": "1", "PIP_TARGET": "/x", "PIP_NO_BINARY": ":all:",
         "RBEE_QUEEN_TOKEN": "s", "HF_TOKEN": "s", "LLAMA_CPP_LIB_PATH": "/old", "https_proxy": "http://proxy",
-        "PIP_INDEX_URL": "http://mirror",
+        "PIP_INDEX_URL": "http://mirror", "KEYBOARD": "us", "CUDAARCHS": "86", "PATHEXT": "x",
     }  # fmt: skip
     env = step_environment(environ)
 
-    assert {name for name in environ if name in env} == {"PATH", "https_proxy", "PIP_INDEX_URL"}
+    assert {name for name in environ if name in env} == {
+        "PATH", "https_proxy", "PIP_INDEX_URL", "KEYBOARD", "CUDAARCHS", "PATHEXT",
+    }  # fmt: skip
     assert env["PIP_NO_INPUT"] == "1"
     assert probe_environment(environ | {"LD_LIBRARY_PATH": "/cuda"}) == {"PATH": "/bin", "LD_LIBRARY_PATH": "/cuda"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["HUGGING_FACE_HUB_TOKEN", "GITHUB_TOKEN", "GH_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
+     "OPENAI_API_KEY", "SOME_APIKEY", "DB_PASSWORD", "npm_config_token", "GOOGLE_APPLICATION_CREDENTIALS",
+     "SSH_KEY", "GITHUB_PAT"],
+)  # fmt: skip
+def test_secrets_of_others_are_known_by_their_names(name: str) -> None:
+    assert name not in step_environment({name: "s"})
+    assert name not in compile_environment("cpu", {name: "s"}, jobs=1, tools="/t", cuda=None)
 
 
 def test_each_kind_is_compiled_with_its_own_options_and_the_operators_come_last() -> None:

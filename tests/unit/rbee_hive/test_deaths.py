@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from rbee_hive.domain.workers.death import Exit, OomKills, why_it_died
+from rbee_hive.domain.workers.death import Exit, OomKills, is_foreign_kill, why_it_died
+from rbee_hive.domain.workers.oom_counts import SENTENCE_S, Look, counted_before, unexplained
 from rbee_shared.contracts.workers import WorkerState
 from rbee_shared.errors import InferenceStalledError, NoCapacityError, PortInUseError
 
@@ -45,6 +46,41 @@ def test_a_kill_that_the_kernel_counted_is_for_lack_of_memory_and_has_the_number
 
 def test_no_other_signal_is_the_kernels_memory_kill() -> None:
     assert why_it_died(S.BUSY, replace(KILLED, returncode=-signal.SIGSEGV), None, "m").code == "WORKER_CRASHED"
+
+
+def test_only_a_kill_that_nothing_else_explains_is_asked_about() -> None:
+    assert is_foreign_kill(-signal.SIGKILL, None)
+    assert not is_foreign_kill(-signal.SIGKILL, InferenceStalledError("ours"))
+    assert not is_foreign_kill(-signal.SIGSEGV, None)
+
+
+def test_a_sentence_is_carried_out_within_seconds_or_was_another_processs() -> None:
+    died_s = 100.0
+    old, edge, last = died_s - SENTENCE_S - 9, died_s - SENTENCE_S, died_s - 1
+    assert counted_before([], died_s) == {}
+    assert counted_before([Look(last, "g", 3)], died_s) == {"g": 3}, "it has not lived longer"
+    assert counted_before([Look(old, "g", 1), Look(edge, "g", 2), Look(last, "g", 3)], died_s) == {"g": 2}
+    assert counted_before([Look(old, "g", 1), Look(last, "g", 3)], died_s) == {"g": 1}, "nobody looked in between"
+
+
+def test_the_counter_that_was_looked_at_last_comes_first() -> None:
+    looks = [Look(97, "small", 1), Look(98, "root", 7), Look(99, "small", 2)]
+    assert list(counted_before(looks, 100).items()) == [("small", 1), ("root", 7)]
+
+
+@pytest.mark.parametrize(
+    ("before", "spent", "now", "kills"),
+    [
+        pytest.param(3, 0, 3, range(3, 3), id="none since"),
+        pytest.param(3, 0, 4, range(3, 4), id="one since"),
+        pytest.param(3, 4, 4, range(4, 4), id="it explains another death already"),
+        pytest.param(3, 4, 5, range(4, 5), id="there was a second one"),
+        pytest.param(5, 2, 6, range(5, 6), id="one that explained nothing in its time never will"),
+        pytest.param(0, 9, 1, range(1), id="the group was made anew under its name"),
+    ],
+)
+def test_each_kill_explains_one_death(before: int, spent: int, now: int, kills: range) -> None:
+    assert list(unexplained(before, spent, now)) == list(kills)
 
 
 def test_a_kill_of_our_own_is_not_the_kernels() -> None:

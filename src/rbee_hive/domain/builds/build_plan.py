@@ -3,6 +3,7 @@
 Pure. A build is usable only by the Python, on the platform and with the version of llama-cpp-python it was made for.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import get_args
@@ -32,7 +33,11 @@ _MISLEADING = frozenset(
     {"PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIRE_HASHES",
      "PIP_NO_DEPS", "PIP_NO_BINARY", "PIP_ONLY_BINARY", "LLAMA_CPP_LIB_PATH"}
 )  # fmt: skip
-_SECRETS = ("RBEE_", "HF_")  # others' build scripts run in that environment
+# others' build scripts run in that environment
+_OURS = ("RBEE_", "HF_", "HUGGING_FACE_")
+_SECRET = re.compile(
+    r"TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|API_?KEY|(?:^|_)(?:KEYS?|PASS|PAT)(?:_|$)", re.IGNORECASE
+)
 _QUIET = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PIP_PROGRESS_BAR": "off", "PYTHONUNBUFFERED": "1"}
 _PROBE_KEEPS = (
     "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
@@ -106,9 +111,8 @@ def room_bytes(kind: BuildKind, wheel_bytes: int | None) -> int:
 
 
 def step_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """For pip and what it starts: ours, less what misleads it, and less our secrets."""
-    kept = {name: value for name, value in environ.items() if name not in _MISLEADING and not name.startswith(_SECRETS)}
-    return kept | _QUIET
+    """For pip and what it starts: ours, less what misleads it, and less what is secret by its name."""
+    return {name: value for name, value in environ.items() if not _is_withheld(name)} | _QUIET
 
 
 def compile_environment(
@@ -132,3 +136,7 @@ def compile_environment(
 def probe_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """For a look into a build: only what leads to the devices and their libraries."""
     return {name: environ[name] for name in _PROBE_KEEPS if name in environ}
+
+
+def _is_withheld(name: str) -> bool:
+    return name in _MISLEADING or name.startswith(_OURS) or _SECRET.search(name) is not None

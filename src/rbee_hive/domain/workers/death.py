@@ -37,6 +37,11 @@ class Exit:
     resident_bytes: int | None = None
 
 
+def is_foreign_kill(returncode: int, said: RbeeError | None) -> bool:
+    """Whether a KILL ended it that nobody here sent: the kernel's, or a person's."""
+    return said is None and returncode == -signal.SIGKILL
+
+
 def why_it_died(state: WorkerState, end: Exit, said: RbeeError | None, model_path: str) -> RbeeError:
     """The worker's own error, or its hive's verdict, if there is one; else what the exit tells.
 
@@ -49,7 +54,7 @@ def why_it_died(state: WorkerState, end: Exit, said: RbeeError | None, model_pat
         return said
     how = describe_exit(end.returncode)
     details: dict[str, Any] = {"exit": how, "last_words": list(end.last_words)}
-    if end.returncode == -signal.SIGKILL and end.oom is not None:
+    if end.oom is not None and is_foreign_kill(end.returncode, said):
         numbers = {"oom_kills": end.oom.count, "counted_in": end.oom.counted_in, "resident_bytes": end.resident_bytes}
         return InsufficientMemoryError(
             f"the kernel ended the worker for lack of memory while {state} ({how})", details=details | numbers

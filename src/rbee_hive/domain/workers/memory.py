@@ -22,13 +22,19 @@ class Holder:
 
 @dataclass(frozen=True)
 class MemoryFacts:
-    """`worker_bytes`: what the worker held for itself alone. `grown_elsewhere_bytes`: by unrelated programs since."""
+    """`worker_bytes`: what the worker held for itself alone. `grown_elsewhere_bytes`: by unrelated programs since.
+
+    The device's memory is shown beside and decides nothing: who else took some of it meanwhile cannot be told. None
+    where there is no graphics device, or it does not tell.
+    """
 
     worker_bytes: int
     free_before_bytes: int
     free_after_bytes: int
     grown_elsewhere_bytes: int = 0
     holders: tuple[Holder, ...] = ()
+    device_free_before_bytes: int | None = None
+    device_free_after_bytes: int | None = None
 
 
 def missing_bytes(facts: MemoryFacts) -> int:
