@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import anyio
 import anyio.to_thread
@@ -42,7 +43,9 @@ async def assembled(daemon: Daemon, settings: HiveSettings, token: str, url: str
         enter = stack.enter_async_context
         library = await enter(opened_library(home, settings, narrator))
         provisioner = provisioner_of(library, clocks, tally)
-        builds = await enter(opened_builder(home, settings, clocks, narrator))
+        builds = await enter(
+            opened_builder(home, settings, clocks, narrator, in_use=lambda: builds_in_use(registry.live()))
+        )
         devices = await enter(NodeDevices.open(settings.devices))
         client = await enter(http_client(connect_s=clocks.connect_s, call_s=clocks.control_call_s))
         provisions = await enter(Provisions.open(node=settings.name, grace_s=clocks.provision_grace_s))
@@ -57,7 +60,16 @@ async def assembled(daemon: Daemon, settings: HiveSettings, token: str, url: str
                 group.start_soon(link.tell_ready, worker)
                 group.start_soon(_note_load, room, worker.record())
 
-        around = Surroundings(home, clocks, daemon.hub, client, url, settings.name, changed)
+        around = Surroundings(
+            home,
+            clocks,
+            daemon.hub,
+            client,
+            url,
+            settings.name,
+            changed,
+            device_free_bytes=partial(_free_bytes, devices),
+        )
         registry = await enter(
             WorkerRegistry.open(around, kept=settings.ended_workers_kept, kept_s=settings.ended_workers_kept_s)
         )
@@ -106,6 +118,17 @@ async def _look_at_builds(builds: WorkerBuilder) -> None:
         await builds.rows()
     except RbeeError as error:
         _LOG.warning("the worker builds could not be looked at: %s", error)
+
+
+def builds_in_use(workers: Iterable[Worker]) -> frozenset[str]:
+    """The directories that these workers have their engines from."""
+    return frozenset(worker.order.engine_path for worker in workers if worker.order.engine_path is not None)
+
+
+async def _free_bytes(devices: NodeDevices, device_id: str) -> int | None:
+    """What that device has free; None if it is gone."""
+    name = next((each for each in devices.present() if each.id == device_id), None)
+    return None if name is None else await devices.free_bytes(name, {})
 
 
 async def _note_load(room: Room, record: WorkerRecord) -> None:

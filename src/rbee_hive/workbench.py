@@ -1,6 +1,6 @@
 """What keeps models, what fetches them and what makes worker builds, put together: for a hive, and without one."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -53,9 +53,14 @@ def provisioner_of(library: ModelLibrary, clocks: Clocks, tally: Tally) -> Model
 
 @asynccontextmanager
 async def opened_builder(
-    home: Home, settings: HiveSettings, clocks: Clocks, narrator: Narrator
+    home: Home,
+    settings: HiveSettings,
+    clocks: Clocks,
+    narrator: Narrator,
+    *,
+    in_use: Callable[[], Collection[str]] = tuple,
 ) -> "AsyncGenerator[WorkerBuilder]":
-    """The builder of this home, its catalog open."""
+    """The builder of this home, its catalog open. `in_use`: the directories of builds that workers run."""
     from rbee_hive.builds.builder import WorkerBuilder  # noqa: PLC0415
     from rbee_hive.builds.catalog import WorkerCatalog  # noqa: PLC0415
     from rbee_hive.builds.workshop import Workshop  # noqa: PLC0415 - as above
@@ -67,4 +72,4 @@ async def opened_builder(
     text = await anyio.to_thread.run_sync(lambda: files("rbee_hive.builds").joinpath("engine.lock").read_text("utf-8"))
     async with WorkerCatalog.open(home.workers_db, home.workers, say_damage) as catalog:
         shop = Workshop(home, clocks, read_lock(text), wheels_dir=settings.wheels_dir, jobs=settings.build_jobs)
-        yield WorkerBuilder(catalog, shop, narrator)
+        yield WorkerBuilder(catalog, shop, narrator, in_use=in_use)

@@ -8,7 +8,6 @@ from rbee_hive.dependencies import ServicesDep, require_epoch, require_token
 from rbee_hive.provisions import Provision
 from rbee_shared.contracts.models import ModelProvisionRequest
 from rbee_shared.contracts.provisions import BuildList, BuildRow, ProvisionAnswer, WorkerProvisionRequest
-from rbee_shared.errors import ForbiddenError
 from rbee_shared.http_app import json_body
 from rbee_shared.sse_response import EventStream, last_event_id
 
@@ -61,14 +60,6 @@ async def builds(services: ServicesDep) -> BuildList:
 async def remove_build(build_id: str, services: ServicesDep) -> BuildRow:
     """Delete a worker build that no worker runs."""
     services.require_open()
-    row = next((row for row in await services.builds.rows() if row.id == build_id), None)
-    users = [
-        worker.order.worker_id for worker in services.registry.live() if row and worker.order.engine_path == row.path
-    ]
-    if row is not None and row.path is not None and users:
-        raise ForbiddenError(
-            f"{build_id} is used by {', '.join(users)}", hint="Stop them first: rbee-hive worker stop ID"
-        )
     return await services.builds.remove(build_id)
 
 
