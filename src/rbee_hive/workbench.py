@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,13 +62,13 @@ async def opened_builder(
     """The builder of this home, its catalog open. `in_use`: the directories of builds that workers run."""
     from rbee_hive.builds.builder import WorkerBuilder  # noqa: PLC0415
     from rbee_hive.builds.catalog import WorkerCatalog  # noqa: PLC0415
+    from rbee_hive.builds.files import shipped_lock  # noqa: PLC0415
     from rbee_hive.builds.workshop import Workshop  # noqa: PLC0415 - as above
-    from rbee_hive.domain.builds.engine_lock import read_lock  # noqa: PLC0415
 
     def say_damage(moved: Quarantined) -> None:
         narrator.tell("catalog_damaged", str(moved), cute="🩹", level="error", kept_as=str(moved.moved_to))
 
-    text = await anyio.to_thread.run_sync(lambda: files("rbee_hive.builds").joinpath("engine.lock").read_text("utf-8"))
+    lock = await anyio.to_thread.run_sync(shipped_lock)
     async with WorkerCatalog.open(home.workers_db, home.workers, say_damage) as catalog:
-        shop = Workshop(home, clocks, read_lock(text), wheels_dir=settings.wheels_dir, jobs=settings.build_jobs)
+        shop = Workshop(home, clocks, lock, wheels_dir=settings.wheels_dir, jobs=settings.build_jobs)
         yield WorkerBuilder(catalog, shop, narrator, in_use=in_use)
