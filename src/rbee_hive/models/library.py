@@ -84,7 +84,7 @@ class ModelLibrary:
             row = await self.catalog.find(text)
         except ModelNotFoundError:
             return None
-        if row.is_downloaded and row.provider in _FETCHED and FileState.GONE in await self._states(row):
+        if row.is_downloaded and FileState.GONE in await self._states(row):
             return row.model_copy(update={"local_path": None})
         return row
 

@@ -84,7 +84,7 @@ class ModelProvisioner:
             return await self._from_hub(ref, model_id, job)
         if ref.provider == "url":
             return await self._from_url(ref, model_id, job)
-        if ref.provider == "file" and row is None:
+        if ref.provider == "file":
             return ProvisionEnd(model=await self.library.take_in(ImportRequest(path=ref.reference, id=order.id)))
         raise ModelNotFoundError(f"{order.chosen_model} is not on this node, and not known to be elsewhere")
 

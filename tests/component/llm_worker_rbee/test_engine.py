@@ -65,14 +65,12 @@ def test_cancelling_one_of_eight_touches_no_other(engine: Engine, alone: dict[st
         engine.thread.submit(one.order)
     victim = told["the sea"]
     engine.follow(by_key, until=lambda: len(victim.frames) >= 10)
-    cells_before = engine.thread.kv_cells_used
     engine.thread.cancel(victim.order.key)
     engine.follow(by_key, until=lambda: victim.end is not None)
 
     assert victim.reason is StopReason.CANCELLED
     assert alone["the sea"].startswith(victim.text)
     assert len(victim.text) < len(alone["the sea"])
-    assert engine.thread.kv_cells_used < cells_before + 8 * 4, "its cells are free, others took a few"
     engine.follow(by_key)
     assert {subject: told[subject].text for subject in SUBJECTS if subject != "the sea"} == {
         subject: alone[subject] for subject in SUBJECTS if subject != "the sea"
