@@ -10,9 +10,9 @@ ANSWERING = "in mid-answer"
 KILL, TERM = signal.SIGKILL, signal.SIGTERM
 
 
-def answering(cluster: Cluster, endless: str) -> Running:
+def answering(cluster: Cluster, endless: str, max_tokens: int = 30_000) -> Running:
     """A keeper whose answer has begun and goes on for long."""
-    keeper = cluster.start("rbee-keeper", "infer", "go on", "--model", endless, "--max-tokens", "30000")
+    keeper = cluster.start("rbee-keeper", "infer", "go on", "--model", endless, "--max-tokens", str(max_tokens))
     wait_until(lambda: keeper.stdout_bytes, 60, f"the first token\n{keeper.stderr}")
     cluster.seen_alive("rbee-keeper", "queen-rbee", "rbee-hive", "llm-worker-rbee")
     return keeper
@@ -138,7 +138,7 @@ def test_a_stopped_hive_loses_its_worker_by_its_lease(cluster: Cluster) -> None:
 
 
 def test_ctrl_z_of_the_keeper_does_not_kill_the_queen(cluster: Cluster, endless: str) -> None:
-    keeper = answering(cluster, endless)
+    keeper = answering(cluster, endless, max_tokens=6000)  # its end is waited for
 
     keeper.process.send_signal(signal.SIGSTOP)  # what Ctrl+Z does; TSTP itself is void in an orphaned process group
     time.sleep(4)  # longer than the grace after the last hold
