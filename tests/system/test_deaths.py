@@ -65,7 +65,7 @@ def test_worker_crashes_in_mid_answer(cluster: Cluster, endless: str, number: si
 
 @pytest.mark.parametrize("program", ["queen-rbee", "rbee-hive", "llm-worker-rbee"])
 def test_a_program_told_to_end_completes_the_answer_first(cluster: Cluster, endless: str, program: str) -> None:
-    cluster.env |= {"RBEE_WORKER_N_CTX": "2048"}  # an answer that fits into the drain
+    cluster.env |= {"RBEE_WORKER_N_CTX": "768"}  # an answer that fits into the drain
     keeper = answering(cluster, endless)
 
     cluster.only(program).terminate()
