@@ -9,13 +9,14 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import statistics
 import struct
 import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import anyio
@@ -26,10 +27,7 @@ from tests.support.hub import Hub, Mode, running_hub
 from tests.support.processes import open_fds
 
 from rbee_hive.domain.models.gguf import read_header
-from rbee_hive.domain.models.model_paths import Origin
 from rbee_hive.models.catalog import ModelCatalog
-from rbee_hive.models.files import ModelFacts
-from rbee_shared.contracts.models import ModelFileRow
 from rbee_shared.sse import FrameSplitter
 
 MIB = 1024 * 1024
@@ -176,9 +174,10 @@ def measure_header(scratch: Path) -> None:
 
 
 async def measure_catalog(scratch: Path) -> None:
-    async with ModelCatalog.open(scratch / "models.db", lambda _: None) as catalog:
-        for number in range(CATALOG_ROWS):
-            await catalog.put(*_catalogued(number))
+    path = scratch / "models.db"
+    async with ModelCatalog.open(path, lambda _: None):
+        fill_catalog(path)
+    async with ModelCatalog.open(path, lambda _: None) as catalog:
         times_ms: list[float] = []
         async with anyio.create_task_group() as group:
             group.start_soon(_keep_writing, catalog)
@@ -190,11 +189,20 @@ async def measure_catalog(scratch: Path) -> None:
     FIGURES["read"].values.append(statistics.quantiles(times_ms, n=100)[98])
 
 
-def _catalogued(number: int) -> tuple[Origin, ModelFacts]:
-    path = f"/models/{number}/model-{number}.gguf"
-    part = ModelFileRow(path=path, size_bytes=number, sha256=f"{number:064x}", modified_ns=number)
-    facts = ModelFacts(Path(path), (part,), name=f"Model {number}", architecture="llama", quant="Q4_K_M")
-    return Origin("hf", f"o/r{number}", f"model-{number}.gguf", f"{number:040x}"), facts
+def fill_catalog(path: Path) -> None:
+    """Rows as downloads leave them, in one transaction."""
+    rows, files = [], []
+    for n in range(CATALOG_ROWS):
+        place = f"/models/{n}/model-{n}.gguf"
+        rows.append((f"model-{n}", f"Model {n}", f"o/r{n}", f"model-{n}.gguf", f"{n:040x}", place, n, 1, f"{n:064x}"))
+        files.append((f"model-{n}", place, n, f"{n:064x}", n))
+    with closing(sqlite3.connect(path)) as db, db:
+        db.executemany(
+            "INSERT INTO models (id, name, provider, reference, file, revision, local_path, size_bytes, "
+            "downloaded_at_unix, sha256) VALUES (?, ?, 'hf', ?, ?, ?, ?, ?, ?, ?)",
+            rows,
+        )
+        db.executemany("INSERT INTO model_files VALUES (?, 0, ?, ?, ?, ?)", files)
 
 
 async def _keep_writing(catalog: ModelCatalog) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import aiosqlite
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 from typing_extensions import override
 
@@ -99,6 +100,7 @@ async def transaction(db: aiosqlite.Connection, writing: anyio.Lock, path: Path)
     Raises:
         DiskFullError, RequestTimeoutError, InternalError: the database does not take it.
     """
+    await anyio.lowlevel.checkpoint_if_cancelled()  # who only writes could not be cancelled otherwise
     with told_as_ours(path), anyio.CancelScope(shield=True):
         async with writing:
             await db.execute("BEGIN IMMEDIATE")
