@@ -1,5 +1,7 @@
 """Where a task runs, as a table of clusters and decisions."""
 
+from dataclasses import replace
+
 import pytest
 
 from queen_rbee.domain.facts import Cluster, DeviceFacts, Load, Wish, WorkerFacts
@@ -92,3 +94,9 @@ def test_reasons_name_the_facts() -> None:
     assert single.reason == "the only device there that fits the request"
     assert refused == Refuse("localhost has no backend metal device 7; its devices are: cpu, cuda:0")
     assert nothing == NodeLost("the hive at localhost is gone")
+
+
+def test_a_declared_device_may_be_served_by_another_build() -> None:
+    device = DeviceFacts("n", "gpu0", "metal", 0, "M2", 1, 1)
+    assert device.build_kind == "metal"
+    assert replace(device, build="cpu").build_kind == "cpu"

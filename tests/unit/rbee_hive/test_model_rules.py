@@ -5,11 +5,12 @@ from pathlib import PurePosixPath
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from rbee_hive.domain.models.file_rules import FileState, combined_sha256, compare, split_names, unique_id
 from rbee_hive.domain.models.model_choice import best_match
 from rbee_hive.domain.models.model_paths import Origin, hub_path, origin_of, url_path
-from rbee_shared.contracts.models import ModelRow
+from rbee_shared.contracts.models import ModelProvisionRequest, ModelRow
 from rbee_shared.errors import InvalidRequestError
 from rbee_shared.model_ref import parse_model_ref
 
@@ -144,3 +145,11 @@ def test_an_id_is_safe_and_new(name: str, taken: set[str]) -> None:
 
 def test_the_id_of_a_split_model_names_no_part() -> None:
     assert unique_id(PurePosixPath("/m/big-00001-of-00004.gguf"), ()) == "big"  # type: ignore[arg-type]
+
+
+def test_an_order_to_provide_a_model_names_exactly_one() -> None:
+    assert ModelProvisionRequest(model="a").chosen_model == "a"
+    assert ModelProvisionRequest(model_ref="b").chosen_model == "b"
+    for wrong in ({}, {"model": "a", "model_ref": "b"}):
+        with pytest.raises(ValidationError, match="give model, or model_ref"):
+            ModelProvisionRequest(**wrong)  # type: ignore[arg-type]
