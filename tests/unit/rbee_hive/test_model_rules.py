@@ -152,4 +152,4 @@ def test_an_order_to_provide_a_model_names_exactly_one() -> None:
     assert ModelProvisionRequest(model_ref="b").chosen_model == "b"
     for wrong in ({}, {"model": "a", "model_ref": "b"}):
         with pytest.raises(ValidationError, match="give model, or model_ref"):
-            ModelProvisionRequest(**wrong)  # type: ignore[arg-type]
+            ModelProvisionRequest(**wrong)
