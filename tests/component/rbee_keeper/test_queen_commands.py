@@ -2,7 +2,9 @@
 
 import json
 import signal
+import time
 
+import pytest
 from tests.support.keeper_lab import KeeperLab
 
 
@@ -53,6 +55,20 @@ def test_ctrl_c_while_she_starts_leaves_nothing(lab: KeeperLab) -> None:
     assert keeper.wait(10) == 130
     assert keeper.stderr is not None
     assert b"Traceback" not in keeper.stderr.read()
+    lab.assert_nothing_left()
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.005, 0.01, 0.02, 0.04])
+def test_ctrl_c_in_the_moment_of_her_birth_leaves_nothing(lab: KeeperLab, after_s: float) -> None:
+    """Her process is made in a thread: an interruption while that runs must not lose it."""
+    lab.script_queen("--start-s", "60")
+    keeper = lab.start_keeper("queen", "start")
+    lab.until((lab.home / "logs" / "queen-rbee.out").exists)  # the last thing before the fork
+    time.sleep(after_s)
+
+    keeper.send_signal(signal.SIGINT)
+
+    assert keeper.wait(20) == 130
     lab.assert_nothing_left()
 
 
