@@ -68,8 +68,8 @@ async def _start(settings: KeeperSettings, screen: Screen) -> None:
 async def _spawn(settings: KeeperSettings) -> FoundQueen:
     log = settings.home.logs / "queen-rbee.out"
     argv = [*program_argv("queen-rbee"), "daemon", "--port", str(settings.queen_port)]
-    with anyio.CancelScope(shield=True):  # cut off here, she would live and nobody would know her
-        process, begins_at = await anyio.to_thread.run_sync(_detached, argv, log)
+    # not in a thread: Ctrl+C cancels this very task, which no scope shields, and her process would be lost
+    process, begins_at = _detached(argv, log)
     found = None
     try:
         with anyio.move_on_after(settings.clocks.daemon_start_s):

@@ -58,12 +58,14 @@ def test_ctrl_c_while_she_starts_leaves_nothing(lab: KeeperLab) -> None:
     lab.assert_nothing_left()
 
 
-@pytest.mark.parametrize("after_s", [0.0, 0.005, 0.01, 0.02, 0.04])
+@pytest.mark.parametrize("after_s", [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0007, 0.0014, 0.005, 0.02])
 def test_ctrl_c_in_the_moment_of_her_birth_leaves_nothing(lab: KeeperLab, after_s: float) -> None:
-    """Her process is made in a thread: an interruption while that runs must not lose it."""
+    """An interruption while her process is being made must not lose it: six of forty were lost where that was possible."""
     lab.script_queen("--start-s", "60")
     keeper = lab.start_keeper("queen", "start")
-    lab.until((lab.home / "logs" / "queen-rbee.out").exists)  # the last thing before the fork
+    log = lab.home / "logs" / "queen-rbee.out"
+    while not log.exists():  # made right before the fork
+        time.sleep(0.0002)
     time.sleep(after_s)
 
     keeper.send_signal(signal.SIGINT)
