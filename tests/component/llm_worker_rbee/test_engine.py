@@ -75,6 +75,9 @@ def test_cancelling_one_of_eight_touches_no_other(engine: Engine, alone: dict[st
     assert {subject: told[subject].text for subject in SUBJECTS if subject != "the sea"} == {
         subject: alone[subject] for subject in SUBJECTS if subject != "the sea"
     }
+    others = [one for one in told.values() if one is not victim]
+    theirs = sum(len(one.order.prepared.prompt) + len(one.ids) for one in others)
+    assert 0 < engine.thread.kv_cells_used <= theirs, "nothing of the cancelled one takes room"
 
 
 def test_a_cancelled_answer_leaves_nothing_in_the_cache() -> None:
