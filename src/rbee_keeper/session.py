@@ -11,7 +11,8 @@ from rbee_keeper.exit_codes import exit_code
 from rbee_keeper.output import Output
 from rbee_keeper.render import Screen, Style
 from rbee_keeper.settings import KeeperSettings
-from rbee_shared.errors import InternalError, RbeeError
+from rbee_shared.error_groups import sole_error
+from rbee_shared.errors import RbeeError
 from rbee_shared.ids import new_correlation_id
 from rbee_shared.narration import correlation_id
 
@@ -60,18 +61,3 @@ def _in_event_loop(work: Callable[[], Awaitable[int]]) -> int:
         return anyio.run(main)
     except BaseExceptionGroup as group:
         raise sole_error(group) from None
-
-
-def sole_error(group: BaseExceptionGroup[BaseException]) -> RbeeError:
-    """The error for the user in a group that task groups have made around it.
-
-    Raises:
-        BaseExceptionGroup: there is a defect in it, which must not be hidden.
-    """
-    errors, others = group.split(RbeeError)
-    if errors is None or others is not None:
-        raise group
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error if isinstance(error, RbeeError) else InternalError(str(error))

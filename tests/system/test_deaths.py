@@ -10,6 +10,12 @@ ANSWERING = "in mid-answer"
 KILL, TERM = signal.SIGKILL, signal.SIGTERM
 
 
+_LONG_DRAIN = {
+    f"RBEE_CLOCK_{name}_DRAIN_S": seconds
+    for name, seconds in (("WORKER", "30"), ("HIVE", "35"), ("QUEEN", "40"), ("KEEPER", "45"))
+}
+
+
 def answering(cluster: Cluster, endless: str, max_tokens: int = 30_000) -> Running:
     """A keeper whose answer has begun and goes on for long."""
     keeper = cluster.start("rbee-keeper", "infer", "go on", "--model", endless, "--max-tokens", str(max_tokens))
@@ -65,7 +71,7 @@ def test_worker_crashes_in_mid_answer(cluster: Cluster, endless: str, number: si
 
 @pytest.mark.parametrize("program", ["queen-rbee", "rbee-hive", "llm-worker-rbee"])
 def test_a_program_told_to_end_completes_the_answer_first(cluster: Cluster, endless: str, program: str) -> None:
-    cluster.env |= {"RBEE_WORKER_N_CTX": "768"}  # an answer that fits into the drain
+    cluster.env |= {"RBEE_WORKER_N_CTX": "2048"} | _LONG_DRAIN  # an answer that fits into the drain, however slow
     keeper = answering(cluster, endless)
 
     cluster.only(program).terminate()

@@ -22,7 +22,8 @@ from rbee_shared.clocks import Clocks
 from rbee_shared.config_file import read_config
 from rbee_shared.contracts.base import Wire
 from rbee_shared.contracts.faults import invalid_request
-from rbee_shared.errors import InternalError, NodeUnreachableError, RbeeError
+from rbee_shared.error_groups import sole_error
+from rbee_shared.errors import NodeUnreachableError, RbeeError
 from rbee_shared.exit_codes import after_signal, of_error
 from rbee_shared.ids import new_correlation_id
 from rbee_shared.narration import correlation_id
@@ -128,7 +129,7 @@ class Session:
                 group.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             if interruption.number is None:
-                raise _sole_error(group) from None
+                raise sole_error(group) from None
         if not outcome:
             raise typer.Exit(after_signal(interruption.number or signal.SIGINT))
         return outcome[0]
@@ -183,18 +184,3 @@ def _prepared(screen: Screen) -> Session:
     clocks = Clocks.load(read_config(home.config).get("clocks", {}))
     settings = load_settings(HiveSettings, flags={}, config=home.config)
     return Session(home, settings, clocks, screen)
-
-
-def _sole_error(group: BaseExceptionGroup[BaseException]) -> RbeeError:
-    """The error for the person in a group that task groups have made around it.
-
-    Raises:
-        BaseExceptionGroup: there is a defect in it, which must not be hidden.
-    """
-    errors, others = group.split(RbeeError)
-    if errors is None or others is not None:
-        raise group
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error if isinstance(error, RbeeError) else InternalError(str(error))

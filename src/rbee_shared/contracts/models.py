@@ -1,10 +1,11 @@
 """Models in a hive's catalog."""
 
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from rbee_shared.contracts.base import Wire
+from rbee_shared.contracts.model_name import NamesModel
 
 MODEL_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 """What a model's id or alias looks like: it stands in URLs and command lines as it is."""
@@ -94,23 +95,11 @@ class ModelChange(Wire):
     aliases: tuple[Alias, ...] | None = Field(default=None, max_length=16)
 
 
-class ModelProvisionRequest(Wire):
+class ModelProvisionRequest(NamesModel):
     """`POST /v1/models/provision`: have a model on this node. `model`: a reference, or the id of a registered row."""
 
-    model: str | None = Field(default=None, min_length=1, max_length=1024)
-    model_ref: str | None = Field(default=None, min_length=1, max_length=1024)
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="Wanted with an https URL.")
     id: str | None = Field(default=None, pattern=MODEL_ID, description="Default: the file's stem, made unique.")
-
-    @model_validator(mode="after")
-    def _one_model(self) -> Self:
-        if (self.model is None) == (self.model_ref is None):
-            raise ValueError("give model, or model_ref as another name for it")
-        return self
-
-    @property
-    def chosen_model(self) -> str:
-        return self.model or self.model_ref or ""
 
 
 class FileCheck(Wire):

@@ -1,11 +1,12 @@
 """Workers as the hive tells of them: its own records, and the orders it takes."""
 
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from rbee_shared.contracts.base import Wire
+from rbee_shared.contracts.model_name import NamesModel
 from rbee_shared.contracts.tasks import Backend, DeviceWish
 
 
@@ -29,27 +30,15 @@ class MemoryParts(Wire):
     compute_bytes: int = Field(description="Scratch buffers of a step, and the logits.")
 
 
-class SpawnRequest(Wire):
+class SpawnRequest(NamesModel):
     """`POST /v1/workers/spawn`. The same `request_id` twice is one worker."""
 
-    model: str | None = Field(default=None, min_length=1, max_length=1024)
-    model_ref: str | None = Field(default=None, min_length=1, max_length=1024)
     backend: Backend | None = None
     device: DeviceWish | None = None
     n_ctx: int | None = Field(default=None, ge=1, le=1_048_576, description="Context in tokens; default: the model's.")
     slots: int | None = Field(default=None, ge=1, le=256)
     port_hint: int | None = Field(default=None, ge=1, le=65_535)
     request_id: str | None = Field(default=None, min_length=1, max_length=128)
-
-    @model_validator(mode="after")
-    def _one_model(self) -> Self:
-        if (self.model is None) == (self.model_ref is None):
-            raise ValueError("give model, or model_ref as another name for it")
-        return self
-
-    @property
-    def chosen_model(self) -> str:
-        return self.model or self.model_ref or ""
 
 
 class WorkerRecord(Wire):
