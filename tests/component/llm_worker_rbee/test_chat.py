@@ -188,9 +188,10 @@ def test_more_control_texts_than_anybody_needs_are_refused() -> None:
 # attacks
 
 _UNDER_LIMITS = """
-import json, resource, sys, time
+import json, time
 from llm_worker_rbee.domain.render_limits import Meter, TooMuchError
 from llm_worker_rbee.engine.template_sandbox import COMPILE_ERRORS, RENDER_ERRORS, compile_template
+from tests.support.peak_memory import most_memory_bytes
 from tests.support.template_attacks import BORNE, REFUSED
 outcomes = {}
 for name, source in {**REFUSED, **BORNE}.items():
@@ -203,8 +204,7 @@ for name, source in {**REFUSED, **BORNE}.items():
     except (TooMuchError, *RENDER_ERRORS, *COMPILE_ERRORS) as error:
         outcome = type(error).__name__
     outcomes[name] = [outcome, time.monotonic() - began]
-scale = 1 if sys.platform == "darwin" else 1024
-print(json.dumps([outcomes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale]))
+print(json.dumps([outcomes, most_memory_bytes()]))
 """
 
 
