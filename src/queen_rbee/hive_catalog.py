@@ -11,7 +11,7 @@ import aiosqlite
 import anyio
 
 from rbee_shared.contracts.nodes import Devices, Transport
-from rbee_shared.sqlite import Quarantined, open_database, told_as_ours
+from rbee_shared.sqlite import Quarantined, open_database, transaction
 
 _APPLICATION_ID = 0x72626551  # "rbeQ"
 
@@ -56,7 +56,7 @@ class HiveCatalog:
 
     async def add(self, name: str, *, transport: Transport) -> None:
         """Add a node; one that is there stays as it is."""
-        async with self._transaction():
+        async with transaction(self._db, self._writing, self._path):
             await self._db.execute(
                 "INSERT OR IGNORE INTO hives (name, transport, added_at_unix) VALUES (?, ?, ?)",
                 (name, transport, int(time.time())),
@@ -67,7 +67,7 @@ class HiveCatalog:
         now = int(time.time())
         rows = [(name, "cpu", "cpu", devices.cpu.name, devices.cpu.ram_bytes)]
         rows += [(name, gpu.id, gpu.backend, gpu.name, gpu.vram_bytes) for gpu in devices.gpus]
-        async with self._transaction():
+        async with transaction(self._db, self._writing, self._path):
             await self._db.execute(
                 "INSERT INTO hives (name, transport, added_at_unix, last_seen_unix) VALUES (?, 'local', ?, ?)"
                 " ON CONFLICT (name) DO UPDATE SET last_seen_unix = excluded.last_seen_unix",
@@ -75,17 +75,3 @@ class HiveCatalog:
             )
             await self._db.execute("DELETE FROM devices WHERE hive = ?", (name,))
             await self._db.executemany("INSERT INTO devices VALUES (?, ?, ?, ?, ?)", rows)
-
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncGenerator[None]:
-        """All or nothing. One at a time, and never cancelled in the middle: the connection is everybody's."""
-        async with self._writing:
-            # shielded, and bounded by SQLite's own time-out for a lock that another process holds
-            with anyio.CancelScope(shield=True), told_as_ours(self._path):
-                await self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield
-                except BaseException:
-                    await self._db.execute("ROLLBACK")
-                    raise
-                await self._db.execute("COMMIT")

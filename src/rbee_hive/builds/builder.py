@@ -227,18 +227,9 @@ class WorkerBuilder:
             await self._catalog.put_environment(found, self._environment_rows(report))
 
     def _environment_rows(self, report: ProbeReport) -> list[BuildRow]:
+        now = int(time.time())
         return [
-            BuildRow(
-                id=builtin_id(kind),
-                kind=kind,
-                version=report.version,
-                backends=report.backends,
-                features=report.features,
-                python=report.python,
-                platform=report.platform,
-                made_at_unix=int(time.time()),
-                source="environment",
-            )
+            report.as_build(builtin_id(kind), kind, "environment", made_at_unix=now)
             for kind in KINDS
             if kind in report.backends
         ]

@@ -19,7 +19,7 @@ from rbee_hive.builds import files as build_files
 from rbee_hive.domain.builds.build_plan import Target, choose
 from rbee_shared.contracts.provisions import BuildKind, BuildRow
 from rbee_shared.errors import NotFoundError
-from rbee_shared.sqlite import Quarantined, open_database, told_as_ours
+from rbee_shared.sqlite import Quarantined, open_database, transaction
 
 _LOG = logging.getLogger("rbee.hive.builds")
 _APPLICATION_ID = 0x7262_776B  # "rbwk"
@@ -85,12 +85,12 @@ class WorkerCatalog:
 
     async def put(self, row: BuildRow) -> None:
         """Catalog a build in place of what had its id."""
-        async with self._write():
+        async with transaction(self._db, self._writing, self._path):
             await self._db.execute(_PUT, _values(row))
 
     async def remove(self, row_id: str) -> None:
         """Forget it; harmless when it is not there."""
-        async with self._write():
+        async with transaction(self._db, self._writing, self._path):
             await self._db.execute("DELETE FROM builds WHERE id = ?", (row_id,))
 
     async def environment(self) -> str | None:
@@ -101,23 +101,10 @@ class WorkerCatalog:
 
     async def put_environment(self, fingerprint: str, rows: Iterable[BuildRow]) -> None:
         """Replace what is known of the hive's own environment."""
-        async with self._write():
+        async with transaction(self._db, self._writing, self._path):
             await self._db.execute("DELETE FROM builds WHERE source = 'environment'")
             await self._db.executemany(_PUT, [_values(row) for row in rows])
             await self._db.execute("INSERT OR REPLACE INTO environment VALUES (1, ?)", (fingerprint,))
-
-    @asynccontextmanager
-    async def _write(self) -> AsyncGenerator[None]:
-        """One transaction, all of it or nothing. Shielded: cut off in the middle it would stay open for the next."""
-        with told_as_ours(self._path), anyio.CancelScope(shield=True):
-            async with self._writing:
-                await self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield
-                except BaseException:
-                    await self._db.execute("ROLLBACK")
-                    raise
-                await self._db.execute("COMMIT")
 
     async def _adopt(self, found: Iterable[BuildRow]) -> None:
         known = {row.id: row.path for row in await self.rows()}

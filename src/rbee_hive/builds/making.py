@@ -23,7 +23,7 @@ from rbee_hive.domain.builds.build_plan import build_id, compile_environment, ro
 from rbee_hive.domain.builds.build_tools import Cuda, require_pip, require_tools
 from rbee_hive.domain.builds.probe_report import ProbeFailure, ProbeReport, why_refused
 from rbee_shared.contracts.progress import ProgressEvent
-from rbee_shared.contracts.provisions import BuildKind, BuildRow
+from rbee_shared.contracts.provisions import BuildKind, BuildRow, BuildSource
 from rbee_shared.errors import BuildFailedError, DiskFullError, RbeeError
 from rbee_shared.narration import Narrator
 
@@ -81,17 +81,8 @@ class Making:
             self._tell("wheel", f"taking the engine from {wheel}", "📦")
         await self._install(wheel or await self._compile(cuda))
         report = await self._prove()
-        row = BuildRow(
-            id=build_id(kind, shop.lock.version),
-            kind=kind,
-            version=report.version,
-            backends=report.backends,
-            features=report.features,
-            python=report.python,
-            platform=report.platform,
-            made_at_unix=int(time.time()),
-            source="compiled" if wheel is None else "wheel",
-        )
+        source: BuildSource = "compiled" if wheel is None else "wheel"
+        row = report.as_build(build_id(kind, shop.lock.version), kind, source, made_at_unix=int(time.time()))
         row = await anyio.to_thread.run_sync(build_files.describe, self._partial, row)
         require_unused()
         await anyio.to_thread.run_sync(build_files.finish, self._partial, row)

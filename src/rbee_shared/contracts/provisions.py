@@ -12,6 +12,7 @@ from pydantic import Field
 from rbee_shared.contracts.base import Wire
 from rbee_shared.contracts.models import ModelRow
 
+BuildSource = Literal["environment", "wheel", "compiled"]
 BuildKind = Literal["cpu", "cuda", "metal", "vulkan"]
 _SUFFIX = "-llm-worker-rbee"
 
@@ -33,7 +34,7 @@ class BuildRow(Wire):
     platform: str
     made_at_unix: int
     size_bytes: int = 0
-    source: Literal["environment", "wheel", "compiled"]
+    source: BuildSource
 
 
 class BuildList(Wire):

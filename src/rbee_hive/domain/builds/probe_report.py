@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rbee_hive.domain.builds.build_plan import Target
-from rbee_shared.contracts.provisions import BuildKind
+from rbee_shared.contracts.provisions import BuildKind, BuildRow, BuildSource
 from rbee_shared.redaction import printable_line
 
 _MOST_ENTRIES = 64
@@ -27,6 +27,20 @@ class ProbeReport:
     missing: tuple[str, ...]
     python: str
     platform: str
+
+    def as_build(self, build_id: str, kind: BuildKind, source: BuildSource, *, made_at_unix: int) -> BuildRow:
+        """The catalog's row of the build that has told this."""
+        return BuildRow(
+            id=build_id,
+            kind=kind,
+            version=self.version,
+            backends=self.backends,
+            features=self.features,
+            python=self.python,
+            platform=self.platform,
+            made_at_unix=made_at_unix,
+            source=source,
+        )
 
 
 @dataclass(frozen=True)
