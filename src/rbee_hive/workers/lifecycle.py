@@ -121,7 +121,8 @@ class Worker:
             if self.is_live:
                 self._fail(_why_not_run(error))
         finally:
-            self.ended_at_unix = time.time()
+            if self.ended_at_unix is None:
+                self.ended_at_unix = time.time()
             self.settled.set()
             self.ended.set()
 
@@ -177,6 +178,7 @@ class Worker:
         if self.settled.is_set():
             correlation_id.set(None)
         self._failure = error
+        self.ended_at_unix = time.time()
         self._narrator.tell(
             "worker_failed", f"worker {self.order.worker_id} failed: {error.message}", cute="💥",
             level="error", code=error.code, worker_id=self.order.worker_id,
