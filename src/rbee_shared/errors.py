@@ -229,6 +229,14 @@ class NotReadyError(RbeeError):
     retryable = True
 
 
+class VersionMismatchError(RbeeError):
+    """The hive of that machine is of another version than this queen, and cannot be replaced now."""
+
+    code = "VERSION_MISMATCH"
+    http_status = 409
+    default_hint = "Update it when its workers are done: rbee-keeper node update NAME."
+
+
 class HiveOwnedError(RbeeError):
     """A hive already runs for this home on this machine, and it belongs to another queen."""
 
@@ -432,6 +440,86 @@ class QueenLostError(RbeeError):
     http_status = 502
     default_hint = "Look into ~/.rbee/logs/queen-rbee.log, then run the command again."
     retryable = True
+
+
+# nodes over SSH
+
+
+class SshUnreachableError(RbeeError):
+    """No SSH server answers at that address."""
+
+    code = "SSH_UNREACHABLE"
+    http_status = 502
+    default_hint = "Check that the machine is on and that `ssh HOST true` works from here; else correct host and port."
+    retryable = True
+
+
+class SshAuthFailedError(RbeeError):
+    """The machine's SSH server lets none of the keys in."""
+
+    code = "SSH_AUTH_FAILED"
+    http_status = 502
+    default_hint = (
+        "Put your public key there (`ssh-copy-id HOST`), or name another: rbee-keeper node add NAME --key FILE."
+    )
+
+
+class SshHostKeyUnknownError(RbeeError):
+    """The machine's host key has never been confirmed."""
+
+    code = "SSH_HOST_KEY_UNKNOWN"
+    http_status = 409
+    default_hint = "Compare the fingerprint above with the machine's own, then confirm it: rbee-keeper node add NAME."
+
+
+class SshHostKeyChangedError(RbeeError):
+    """The machine shows another host key than the confirmed one: it was reinstalled, or it is not that machine."""
+
+    code = "SSH_HOST_KEY_CHANGED"
+    http_status = 409
+    default_hint = "Find out why before you go on; if the new key is right, accept it: rbee-keeper node trust NAME."
+
+
+class SshForwardingForbiddenError(RbeeError):
+    """The machine's SSH server forbids port forwarding, so nothing can be reached inside the connection."""
+
+    code = "SSH_FORWARDING_FORBIDDEN"
+    http_status = 502
+    default_hint = (
+        "Set AllowTcpForwarding yes in sshd_config, or go beside SSH: rbee-keeper node add NAME --transport http."
+    )
+
+
+class ShellUnusableError(RbeeError):
+    """The account's login shell does not run what it is given."""
+
+    code = "SHELL_UNUSABLE"
+    http_status = 502
+    default_hint = "Try `ssh HOST echo hello`: it must print hello. Give the account a shell that runs commands."
+
+
+class PythonMissingError(RbeeError):
+    """The machine has no Python from 3.11 on where rbee looks for it."""
+
+    code = "PYTHON_MISSING"
+    http_status = 502
+    default_hint = "Install one there: apt-get install python3, or brew install python; rbee does the rest."
+
+
+class NotInstalledError(RbeeError):
+    """Rbee is not installed on that machine, and was told not to install itself."""
+
+    code = "NOT_INSTALLED"
+    http_status = 409
+    default_hint = "Install it: rbee-keeper node install NAME."
+
+
+class InstallFailedError(RbeeError):
+    """Rbee could not be installed on that machine; what was there before is untouched."""
+
+    code = "INSTALL_FAILED"
+    http_status = 502
+    default_hint = "Read the lines above; for a machine without a package index: rbee-keeper node wheelhouse NAME."
 
 
 def _all_errors(base: type[RbeeError]) -> dict[str, type[RbeeError]]:

@@ -25,9 +25,16 @@ class Handshake:
     token: str | None = None
     epoch: int | None = None
     queen_url: str | None = None
+    queen_id: str | None = None
+    queen_token: str | None = None
     hive_url: str | None = None
     api_key: str | None = None
     ephemeral: bool = False
+
+    @classmethod
+    def from_afar(cls, **facts: str | float | bool | None) -> "Handshake":
+        """A handshake whose parent is on another machine: no process here stands for it."""
+        return cls(parent_pid=0, parent_create_time=0.0, **facts)  # type: ignore[arg-type]
 
     @classmethod
     def from_here(cls, **facts: str | float | bool | None) -> "Handshake":

@@ -9,6 +9,9 @@ from rbee_shared.contracts.base import Wire
 from rbee_shared.contracts.workers import WorkerRecord
 
 Transport = Literal["local", "ssh", "http"]
+NODE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+FINGERPRINT = r"^SHA256:[A-Za-z0-9+/]{43}$"
+REMOTE_PATH = r"^(~|/)[^\x00-\x1f\x7f]*$"
 
 
 class NodeState(StrEnum):
@@ -114,24 +117,91 @@ class HeartbeatAnswer(Wire):
 
 
 class AdoptRequest(Wire):
-    """`POST /v1/adopt`: a queen tells a waiting hive where to send its heartbeats."""
+    """`POST /v1/adopt`: a queen tells a waiting hive where to send its heartbeats.
+
+    One queen keeps her `queen_id` over every restart and under every address; without one her address stands for it.
+    """
 
     queen_url: str
+    queen_id: str | None = Field(default=None, min_length=1, max_length=64)
+    queen_token: str | None = Field(
+        default=None, description="What she takes from this hive; null: the cluster's token."
+    )
     epoch: int
 
 
+class NodeFault(Wire):
+    """Why a node could not be used the last time it was tried. `at_ms` is UNIX time."""
+
+    code: str
+    message: str
+    hint: str
+    at_ms: int
+
+
 class NodeView(Wire):
-    """`GET /v2/nodes`. `last_seen_ms` is UNIX time."""
+    """One node of `GET /v2/nodes`. `last_seen_ms` is UNIX time; host, port, user and key are those of SSH."""
 
     name: str
     transport: Transport
     state: NodeState
+    host: str | None = None
+    port: int | None = None
+    user: str | None = None
+    key: str | None = Field(default=None, description="A file of the queen's machine; null: agent and usual keys.")
+    home: str | None = Field(default=None, description="Where rbee keeps its files there; null: ~/.rbee.")
+    install: bool = Field(default=True, description="Whether she installs and updates rbee there by herself.")
+    drained: bool = Field(default=False, description="It gets no new work.")
     url: str | None = None
     version: str | None = None
     last_seen_ms: int | None = None
+    last_error: NodeFault | None = None
     devices: dict[str, Any] | None = None
     workers: int = 0
 
 
 class NodeList(Wire):
     nodes: tuple[NodeView, ...]
+
+
+class NodeOrder(Wire):
+    """`POST /v2/nodes`: add a node, or change one of that name.
+
+    Without `fingerprint` a host whose key is not known yet is refused with `SSH_HOST_KEY_UNKNOWN`, whose details carry
+    `fingerprint`, `key_type`, `host` and `port`: show them to a person, and send the order again with it.
+    """
+
+    name: str = Field(pattern=NODE_NAME)
+    host: str | None = Field(default=None, min_length=1, max_length=255, description="Null: the name.")
+    port: int | None = Field(
+        default=None, ge=1, le=65_535, description="Of its SSH server; null: as ssh itself finds it."
+    )
+    user: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,63}$")
+    key: str | None = Field(default=None, max_length=1024, description="Null: the agent and the usual keys.")
+    transport: Literal["ssh", "http"] = "ssh"
+    hive_port: int | None = Field(default=None, ge=1, le=65_535, description="Where its hive listens; null: 9200.")
+    home: str | None = Field(default=None, pattern=REMOTE_PATH, max_length=1024)
+    install: bool = True
+    fingerprint: str | None = Field(default=None, pattern=FINGERPRINT)
+
+
+class TrustOrder(Wire):
+    """`POST /v2/nodes/{name}/trust`: without `fingerprint` it is refused with both keys in the details."""
+
+    fingerprint: str | None = Field(default=None, pattern=FINGERPRINT)
+
+
+class NodeAction(Wire):
+    """`POST /v2/nodes/{name}/{action}`: the options of every action; those that do not apply are ignored."""
+
+    install: bool = Field(default=True, description="start: install or update rbee first where that is needed.")
+    check: bool = Field(default=False, description="update: only say what would be done.")
+    drain: bool = Field(default=False, description="update: stop its workers when they are done, instead of refusing.")
+    keep_models: bool = Field(default=False, description="uninstall: leave the models and their catalog.")
+
+
+class NodeOutcome(Wire):
+    """The end of an action, and its answer where the caller does not stream. `facts`: what the action found or did."""
+
+    node: NodeView
+    facts: dict[str, Any] = Field(default_factory=dict)
