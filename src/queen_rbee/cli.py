@@ -1,7 +1,6 @@
 """`queen-rbee [daemon] …`: parse, run, exit with the daemon's status; nothing else."""
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,17 +9,12 @@ import typer
 from queen_rbee.queen import live
 from queen_rbee.settings import QueenSettings
 from rbee_shared.daemon import Daemon, run_daemon
+from rbee_shared.parent import Parent
 from rbee_shared.settings import load_settings
 from rbee_shared.version_option import VersionOption
 
 PROGRAM = "queen-rbee"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-
-
-class Parent(StrEnum):
-    """How a parent holds this process."""
-
-    STDIN = "stdin"
 
 
 @app.command(options_metavar="[daemon] [OPTIONS]")
@@ -35,13 +29,15 @@ def daemon(
     version: VersionOption = False,
 ) -> None:
     """Take tasks, decide where they run, relay their answers; until stopped."""
+    if parent is Parent.SSH:
+        raise typer.BadParameter("only `stdin` is known", param_hint="--parent")
 
     async def body(running: Daemon) -> None:
         flags = {"port": port, "bind": bind}
         settings = load_settings(QueenSettings, flags=flags, config=config or running.home.config)
         await live(running, settings, token_file)
 
-    raise typer.Exit(run_daemon(PROGRAM, body, with_parent=parent is not None, use_uvloop=True))
+    raise typer.Exit(run_daemon(PROGRAM, body, parent=parent, use_uvloop=True))
 
 
 def main() -> None:

@@ -13,8 +13,9 @@ from anyio.abc import TaskGroup
 
 from queen_rbee.domain.admission import admit
 from queen_rbee.domain.facts import Wish
+from queen_rbee.domain.nodes.node import LOCAL_NODE
 from queen_rbee.domain.scheduler import UseWorker
-from queen_rbee.hive_lifecycle import LOCAL_NODE, HiveLifecycle
+from queen_rbee.hive_lifecycle import HiveLifecycle
 from queen_rbee.matchmaker import Matchmaker
 from queen_rbee.settings import QueenSettings
 from queen_rbee.task import Task

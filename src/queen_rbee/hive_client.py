@@ -8,9 +8,10 @@ from urllib.parse import urlencode
 import httpx2
 from pydantic import BaseModel, ValidationError
 
+from queen_rbee.reach import Callback
 from rbee_shared.contracts.capacity import Capacity
 from rbee_shared.contracts.models import ModelList, ModelRow
-from rbee_shared.contracts.nodes import Devices
+from rbee_shared.contracts.nodes import AdoptRequest, Devices
 from rbee_shared.contracts.provisions import ProvisionAnswer
 from rbee_shared.contracts.workers import SpawnAnswer, WorkerList
 from rbee_shared.errors import BadPeerError, NodeUnreachableError, RequestTimeoutError
@@ -24,7 +25,7 @@ AnswerT = TypeVar("AnswerT", bound=BaseModel)
 class HiveClient:
     """Calls to one hive. Every method raises the hive's own error, NODE_UNREACHABLE, or BAD_PEER.
 
-    `epoch` goes with every call: a hive that belongs to a later start of the queen refuses orders of this one.
+    `epoch` goes with every call: a hive that was taken anew since refuses orders that are older.
     """
 
     client: httpx2.AsyncClient
@@ -39,6 +40,11 @@ class HiveClient:
         """The row that an id, an alias or a reference means there; None if there is none."""
         listed = await self._read(ModelList, "GET", f"/v1/models?{urlencode({'model': model})}")
         return listed.models[0] if listed.models else None
+
+    async def model_names(self) -> frozenset[str]:
+        """Every id, alias and reference under which it knows a model."""
+        rows = (await self._read(ModelList, "GET", "/v1/models")).models
+        return frozenset(name for row in rows for name in (row.id, row.canonical_ref, *row.aliases))
 
     async def model_ids(self) -> tuple[str, ...]:
         return tuple(row.id for row in (await self._read(ModelList, "GET", "/v1/models")).models)
@@ -79,8 +85,14 @@ class HiveClient:
     async def stop_worker(self, worker_id: str) -> None:
         await self._call("POST", f"/v1/workers/{worker_id}/stop")
 
-    async def adopt(self, queen_url: str, epoch: int) -> None:
-        await self._call("POST", "/v1/adopt", {"queen_url": queen_url, "epoch": epoch})
+    async def adopt(self, callback: Callback, queen_id: str) -> None:
+        """Have the hive report to this queen from now on.
+
+        Raises:
+            HiveOwnedError, StaleEpochError: it belongs to another one, or to a later start of this one.
+        """
+        order = AdoptRequest(queen_url=callback.url, queen_id=queen_id, queen_token=callback.token, epoch=self.epoch)
+        await self._call("POST", "/v1/adopt", order.model_dump())
 
     async def shutdown(self) -> None:
         await self._call("POST", "/shutdown")

@@ -11,7 +11,8 @@ import anyio
 from queen_rbee.domain.facts import DeviceFacts
 from queen_rbee.domain.liveness import judge
 from queen_rbee.hive_feed import HiveFeed
-from rbee_shared.child import Child
+from queen_rbee.hive_process import HiveProcess
+from queen_rbee.reach import Reach
 from rbee_shared.contracts.nodes import Devices, GpuDevice, HiveHeartbeat, NodeState
 from rbee_shared.units import format_bytes
 
@@ -20,16 +21,26 @@ _ENDED_REMEMBERED = 64
 
 @dataclass
 class HiveEntry:
-    """One hive. `child` is set when this queen spawned it, `feed` when she follows an adopted one's event stream."""
+    """One hive. `url` is where it answers from here, `epoch` the number of this acquaintance.
+
+    `models` is what it says it has, `model_names` every name of those that were asked about (`models_learnt`).
+    `process` is set when this queen started it, `feed` when she follows its event stream instead of its stdout.
+    """
 
     node: str
     url: str
-    child: Child | None = None
+    reach: Reach
+    epoch: int
+    process: HiveProcess | None = None
     hive_id: str | None = None
     feed: HiveFeed | None = None
     standalone: bool = False
     version: str | None = None
     devices: Devices | None = None
+    models: tuple[str, ...] = ()
+    models_learnt: tuple[str, ...] | None = None
+    model_names: frozenset[str] = frozenset()
+    drained: bool = False
     free_bytes: dict[str, int] = field(default_factory=dict)
     last_seen_s: float = 0.0
     narrated: int = 0
@@ -39,12 +50,12 @@ class HiveEntry:
 
     async def wait_heard(self, lines: int, timeout_s: float) -> None:
         """Wait until the hive's first `lines` lines have been heard here."""
-        ears = self.child or self.feed
+        ears = self.feed or self.process
         if ears is not None:
             await ears.wait_heard(lines, timeout_s)
 
     def stop_hearing(self) -> None:
-        """No longer follow an adopted hive's event stream."""
+        """No longer follow its event stream."""
         if self.feed is not None:
             self.feed.close()
             self.feed = None
@@ -68,27 +79,25 @@ class HiveRegistry:
     def all(self) -> list[HiveEntry]:
         return [self._hives[node] for node in sorted(self._hives)]
 
-    def expect(self, node: str, url: str, child: Child | None, *, hive_id: str | None = None) -> HiveEntry:
-        """A hive is coming up at `url`; its first heartbeat sets `heard`."""
-        if (known := self._hives.get(node)) is not None:
+    def put(self, entry: HiveEntry) -> HiveEntry:
+        """A hive is coming up, or has been found; its first heartbeat sets `heard`."""
+        if (known := self._hives.get(entry.node)) is not None:
             known.stop_hearing()
-        entry = HiveEntry(node, url, child, hive_id)
-        self._hives[node] = entry
+        self._hives[entry.node] = entry
         return entry
 
-    def heartbeat(self, node: str, beat: HiveHeartbeat) -> HiveEntry:
-        """Note what the hive of `node` says; an unknown one introduces itself."""
-        entry = self._hives.get(node) or self.expect(node, beat.url or "", None)
+    def heartbeat(self, entry: HiveEntry, beat: HiveHeartbeat) -> None:
+        """Note what a hive says of itself."""
         entry.hive_id = beat.hive_id
         if beat.url is not None:
-            entry.url, entry.version, entry.standalone = beat.url, beat.version, beat.standalone
+            entry.version, entry.standalone = beat.version, beat.standalone
+        entry.models = beat.models
         entry.free_bytes |= {device.id: device.free_bytes for device in beat.devices}
         entry.last_seen_s, entry.narrated = self._clock(), beat.narrated
         entry.seq = max(entry.seq, beat.seq)
         entry.heard.set()
-        if entry.devices is not None:
+        if entry.devices is not None and entry.state is not NodeState.DRAINING:
             entry.state = NodeState.ONLINE
-        return entry
 
     def learn_devices(self, entry: HiveEntry, devices: Devices) -> None:
         """The hive has said what it has: it can be given work."""
@@ -123,7 +132,8 @@ class HiveRegistry:
 
     def devices(self) -> tuple[DeviceFacts, ...]:
         """Every device of every hive that may be given work."""
-        return tuple(facts for entry in self.all() if entry.state is NodeState.ONLINE for facts in device_facts(entry))
+        ready = (entry for entry in self.all() if entry.state is NodeState.ONLINE and not entry.drained)
+        return tuple(facts for entry in ready for facts in device_facts(entry))
 
     def silent(self) -> frozenset[str]:
         """Nodes that have missed some heartbeats and are not given up yet."""

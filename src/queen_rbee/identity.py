@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Identity:
-    """`epoch` counts the queen's starts; `token` is the cluster's."""
+    """`queen_id` stays the same over all her starts; `token` is the cluster's."""
 
     url: str
     token: str = field(repr=False)
-    epoch: int
+    queen_id: str

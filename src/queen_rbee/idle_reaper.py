@@ -37,7 +37,7 @@ async def _stop(services: Services, worker_id: str, limit_s: float) -> None:
         return
     services.narrator.tell("idle_stop", f"stopping {worker_id}: idle for {format_seconds(limit_s)}", cute="😴")
     try:
-        await services.lifecycle.client_of(entry).stop_worker(worker_id)
+        await services.contacts.client_of(entry).stop_worker(worker_id)
     except RbeeError as error:
         services.matchmaker.workers.reinstate(worker_id)
         _LOG.warning("idle worker %s was not stopped: %s (%s)", worker_id, error, error.code)

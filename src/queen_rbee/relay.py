@@ -4,6 +4,7 @@ aiohttp reads it: measured at a fifth of the CPU that the other client costs per
 """
 
 import logging
+import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,10 +12,11 @@ from typing import Any
 import aiohttp
 from pydantic import ValidationError
 
+from queen_rbee.domain.resumption import Stretch, numbered_token, told_as_one
 from queen_rbee.task import Task
 from rbee_shared import sse
 from rbee_shared.contracts.events import EndEvent
-from rbee_shared.contracts.tasks import TaskState
+from rbee_shared.contracts.tasks import StopReason, TaskState
 from rbee_shared.contracts.workers import WorkerRecord
 from rbee_shared.errors import BadPeerError, NodeUnreachableError, StreamTruncatedError, error_from_body
 from rbee_shared.http_client import bearer, read_answer
@@ -41,37 +43,68 @@ class Relay:
         self._session = session
         self._publish = publish
 
-    async def execute(self, task: Task, worker: WorkerRecord, node: str, body: Mapping[str, Any]) -> None:
-        """Run `body` on the worker and relay its stream; returns when the task is finished.
+    @asynccontextmanager
+    async def accepted(
+        self, url: str, key: str | None, body: Mapping[str, Any]
+    ) -> AsyncGenerator[aiohttp.StreamReader, None]:
+        """The worker's stream of answer to `body`, for the length of the block.
 
         Raises:
-            RbeeError: the worker refused it before the first byte, or ended the stream with an error.
+            RbeeError: the worker refused it before the first byte.
             NodeUnreachableError: the worker cannot be connected to.
-            StreamTruncatedError: the stream broke off before its last event.
-            BadPeerError: what it streams is no answer.
+            StreamTruncatedError: the connection broke off, before the answer or while it was read in the block.
         """
-        url = f"{worker.url}/execute"
         try:
-            async with self._session.post(url, json=body, headers=bearer(worker.api_key)) as response:
+            async with self._session.post(url, json=body, headers=bearer(key)) as response:
                 if response.status != 200:  # noqa: PLR2004 - OK
                     await answer_of(response, f"POST {url}")
-                await self._relay(task, response.content, node)
-        except aiohttp.ClientConnectorError as error:
+                yield response.content
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NodeUnreachableError(f"{url}: {error}") from None
         except (aiohttp.ClientError, TimeoutError) as error:
             raise StreamTruncatedError(f"the worker's stream broke off: {type(error).__name__}") from None
 
-    async def _relay(self, task: Task, content: aiohttp.StreamReader, node: str) -> None:
-        splitter = sse.FrameSplitter()
-        append = task.log.append
+    async def relay(self, task: Task, content: aiohttp.StreamReader, node: str, *, in_pairs: bool) -> None:
+        """Relay an accepted stream; returns when the task is finished. What the task has of the answer is kept.
+
+        `in_pairs`: log probabilities follow each token.
+
+        Raises:
+            RbeeError: the worker ended the stream with an error.
+            StreamTruncatedError: the stream broke off before its last event.
+            BadPeerError: what it streams is no answer, or not the rest of the one that was begun.
+        """
+        stream = _Stream(task, node, self._publish, in_pairs=in_pairs)
+        try:
+            await stream.read(content)
+        finally:
+            stream.leave()
+
+
+class _Stream:
+    """One stream of a worker: all of an answer, or the rest of one whose stream broke off."""
+
+    def __init__(self, task: Task, node: str, publish: Sink, *, in_pairs: bool) -> None:
+        self._task = task
+        self._node = node
+        self._publish = publish
+        self._in_pairs = in_pairs
+        self._goes_on = task.has_started
+        self._held: bytes | None = None
+        self._asked_at_s = time.monotonic()
+        self._first_token_at_s: float | None = None
+
+    async def read(self, content: aiohttp.StreamReader) -> None:
+        task, splitter = self._task, sse.FrameSplitter()
+        append = self._hold if self._in_pairs else task.log.append
         while chunk := await content.readany():
             for frame in splitter.feed(chunk):
                 if frame.event == "token":
+                    if self._first_token_at_s is None:
+                        self._begin(frame)
                     append(frame.raw)
                     task.tokens_seen += 1
-                elif frame.event == "logprobs":
-                    append(frame.raw)  # as large as many tokens: unparsed like them
-                elif self._other(task, frame, node):
+                elif self._other(frame):
                     return
             if task.tokens_seen and not task.has_started:
                 raise BadPeerError("the worker sent a token before it said that it had started")
@@ -79,26 +112,72 @@ class Relay:
                 raise BadPeerError(f"the worker's answer is larger than {_MAX_ANSWER_BYTES} bytes")
         raise StreamTruncatedError("the worker closed the stream before its last event")
 
-    def _other(self, task: Task, frame: sse.Frame, node: str) -> bool:
+    def leave(self) -> None:
+        """Note what this stream brought."""
+        if self._first_token_at_s is not None:
+            stretch = Stretch(self._asked_at_s, self._first_token_at_s, self._task.log.appended_at_s)
+            self._task.stretches.append(stretch)
+
+    def _begin(self, frame: sse.Frame) -> None:
+        self._first_token_at_s = time.monotonic()
+        if self._task.tokens_seen:
+            numbered_token(frame, self._task.tokens_seen)
+
+    def _hold(self, raw: bytes) -> None:
+        """Keep a token until the frame behind it is there: a cut must not part it from its log probabilities."""
+        self._release()
+        self._held = raw
+
+    def _release(self) -> None:
+        if self._held is not None:
+            self._task.log.append(self._held)
+            self._held = None
+
+    def _other(self, frame: sse.Frame) -> bool:
         """Whatever is no token; whether it was the last event."""
+        self._release()
         match frame.event:
+            case "logprobs":
+                self._task.log.append(frame.raw)  # as large as many tokens: unparsed like them
             case "narration":
-                narration = Narration.from_dict(frame.json()).on_node(node)
-                task.hear(narration)
-                self._publish(narration)
+                self._hear(Narration.from_dict(frame.json()).on_node(self._node))
             case "started":
-                task.enter(TaskState.RUNNING, "generating")
-                task.log.append(sse.encode("started", {**frame.json(), "task_id": task.id, "node": node}))
+                self._started(frame)
             case "end":
-                end = _checked_end(task, frame)
-                task.narrator.tell("finished", "worker finished inference", cute="🏁")
-                task.complete(end)
+                self._ended(frame)
                 return True
             case "error":
                 raise error_from_body(frame.json())
             case other:
                 _LOG.debug("a worker sent an event %r that means nothing here", other)
         return False
+
+    def _hear(self, narration: Narration) -> None:
+        if self._goes_on and self._first_token_at_s is None and narration.level == "info":
+            return  # how an answer begins was told when it began
+        self._task.hear(narration)
+        self._publish(narration)
+
+    def _started(self, frame: sse.Frame) -> None:
+        task = self._task
+        if self._goes_on:
+            task.now("generating")
+            told = f"the connection to {self._node} is back; the answer goes on"
+            task.narrator.tell("resumed", told, cute="🔗")
+        else:
+            task.enter(TaskState.RUNNING, "generating")
+            task.log.append(sse.encode("started", {**frame.json(), "task_id": task.id, "node": self._node}))
+
+    def _ended(self, frame: sse.Frame) -> None:
+        task, end = self._task, _checked_end(self._task, frame)
+        if end["stop_reason"] == StopReason.CANCELLED and not task.cancel_requested:
+            # meant for the request before this one, and late: the answer is not at its end
+            raise StreamTruncatedError("the worker ended an answer that nobody has cancelled")
+        if task.stretches:
+            self.leave()
+            end = told_as_one(end, task.stretches)
+        task.narrator.tell("finished", "worker finished inference", cute="🏁")
+        task.complete(end)
 
 
 def _checked_end(task: Task, frame: sse.Frame) -> dict[str, Any]:

@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 
+from queen_rbee.callbacks import Callbacks
 from queen_rbee.dispatcher import Dispatcher
-from queen_rbee.hive_catalog import HiveCatalog
+from queen_rbee.hive_contacts import HiveContacts
 from queen_rbee.hive_lifecycle import HiveLifecycle
 from queen_rbee.hive_registry import HiveRegistry
+from queen_rbee.hive_reports import HiveReports
 from queen_rbee.holds import Holds
 from queen_rbee.identity import Identity
 from queen_rbee.matchmaker import Matchmaker
+from queen_rbee.nodes.catalog import NodeCatalog
 from queen_rbee.settings import QueenSettings
 from queen_rbee.task_registry import TaskRegistry
 from rbee_shared.daemon import Daemon
@@ -22,11 +25,14 @@ class Services:
     daemon: Daemon
     settings: QueenSettings
     identity: Identity
-    catalog: HiveCatalog
+    catalog: NodeCatalog
+    callbacks: Callbacks
     hives: HiveRegistry
     matchmaker: Matchmaker
     tasks: TaskRegistry
     dispatcher: Dispatcher
     holds: Holds
+    contacts: HiveContacts
+    reports: HiveReports
     lifecycle: HiveLifecycle
     narrator: Narrator

@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 
 from queen_rbee.domain.facts import Wish
+from queen_rbee.domain.resumption import Stretch
 from queen_rbee.domain.task_state import FINISHED, advance
 from rbee_shared import sse
 from rbee_shared.contracts.tasks import TaskState, TaskView
@@ -37,6 +38,10 @@ class Task:
         self.result: dict[str, Any] | None = None
         self.error: RbeeError | None = None
         self.tokens_seen = 0
+        """Token frames in the log."""
+        self.stretches: list[Stretch] = []
+        self.is_interrupted = False
+        """Its answer has begun, and no stream goes on with it at the moment: no worker will say how it ended."""
         self.doing = "waiting its turn"
         self.doing_since_s = time.monotonic()
         self._sink = sink

@@ -14,16 +14,15 @@ class Voices:
     publish: Sink
     tasks: TaskRegistry
     holds: Holds
-    node: str
 
     def speak(self, narration: Narration) -> None:
         """The queen's own line that belongs to no task."""
         self.publish(narration)
         self.holds.show(narration)
 
-    def hear(self, narration: Narration) -> None:
-        """A line of a hive or of its workers."""
-        line = narration.on_node(self.node)
+    def hear(self, node: str, narration: Narration) -> None:
+        """A line of that node's hive or of its workers."""
+        line = narration.on_node(node)
         if self.tasks.route(line):
             self.publish(line)
         else:

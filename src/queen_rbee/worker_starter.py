@@ -7,7 +7,7 @@ from anyio.abc import TaskGroup
 
 from queen_rbee.domain.scheduler import SpawnWorker
 from queen_rbee.hive_client import HiveClient
-from queen_rbee.hive_lifecycle import HiveLifecycle
+from queen_rbee.hive_contacts import HiveContacts
 from queen_rbee.hive_registry import HiveEntry
 from queen_rbee.matchmaker import Matchmaker
 from queen_rbee.supplies import Supplies
@@ -31,7 +31,7 @@ class WorkerStarter:
     """Orders workers from hives and waits for them."""
 
     clocks: Clocks
-    lifecycle: HiveLifecycle
+    contacts: HiveContacts
     matchmaker: Matchmaker
     worker: WorkerClient
     supplies: Supplies
@@ -46,7 +46,7 @@ class WorkerStarter:
         """
         if any(facts.model_ref == task.wish.model_ref for facts in self.matchmaker.workers.facts()):
             return  # it is loaded there already
-        hive = self.lifecycle.client_of(entry)
+        hive = self.contacts.client_of(entry)
         row = await self._find_model(hive, task.wish.model_ref, trusted=trusted)
         if row is not None and row.is_downloaded:
             task.wish = replace(task.wish, model_ref=row.canonical_ref)
@@ -82,7 +82,7 @@ class WorkerStarter:
     async def _start(self, entry: HiveEntry, task: Task, placement: SpawnWorker) -> str:
         tell, device = task.narrator, placement.device
         tell.tell("pick", f"picked {device.id.upper()} on {device.node}: {placement.reason}", cute="🎯")
-        hive = self.lifecycle.client_of(entry)
+        hive = self.contacts.client_of(entry)
         await self._require_room(hive, task, placement)
         await self.supplies.gather(hive, task, placement.device)
         task.now(f"starting a {device.backend} worker")
@@ -113,7 +113,7 @@ class WorkerStarter:
 
         A task cancelled in between would leave a worker that nobody knows of, and the next task would order another.
         """
-        hive, device = self.lifecycle.client_of(entry), placement.device
+        hive, device = self.contacts.client_of(entry), placement.device
         with anyio.move_on_after(self.clocks.control_call_s, shield=True):
             answer = await hive.spawn(
                 model=task.wish.model_ref, backend=device.backend, device=device.id, request_id=task.id

@@ -69,8 +69,22 @@ def require_bearer(header: str | None, expected: str) -> None:
         MissingApiKeyError: no bearer token was sent.
         InvalidApiKeyError: another one was.
     """
+    if not same_secret(bearer_of(header), expected):
+        raise InvalidApiKeyError("that token is not this cluster's")
+
+
+def bearer_of(header: str | None) -> str:
+    """The token that an Authorization header carries.
+
+    Raises:
+        MissingApiKeyError: none.
+    """
     scheme, _, sent = (header or "").partition(" ")
     if scheme.lower() != "bearer" or not sent.strip():
         raise MissingApiKeyError("this route wants a token")
-    if not hmac.compare_digest(sent.strip().encode(), expected.encode()):
-        raise InvalidApiKeyError("that token is not this cluster's")
+    return sent.strip()
+
+
+def same_secret(sent: str, expected: str) -> bool:
+    """Compared in constant time."""
+    return hmac.compare_digest(sent.encode(), expected.encode())

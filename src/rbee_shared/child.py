@@ -4,7 +4,6 @@ Built on `subprocess.Popen` rather than on the event loop's own child support, w
 collected: a keeper that leaves must not take the queen with it. Spawn from the main thread (`parent_death`).
 """
 
-import json
 import logging
 import os
 import signal
@@ -19,7 +18,8 @@ from typing import Any
 import anyio
 
 from rbee_shared.child_io import LineSplitter, drained, is_zombie, read_some, spawn
-from rbee_shared.errors import NoCapacityError, RbeeError, RequestTimeoutError, error_from_body
+from rbee_shared.child_voice import Listening, Voice
+from rbee_shared.errors import NoCapacityError, RbeeError, RequestTimeoutError
 from rbee_shared.handshake import Handshake
 from rbee_shared.narration import Narration
 from rbee_shared.redaction import printable_line, redact
@@ -41,14 +41,6 @@ class Command:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Listening:
-    """What a daemon says when it has bound its port."""
-
-    url: str
-    instance: str
-
-
 class Child:
     """A running daemon. Made by `running`."""
 
@@ -56,13 +48,22 @@ class Child:
         self.name = Path(command.argv[0]).name if command.argv else "?"
         self._command = command
         self._popen = popen
-        self._hear = hear
-        self._heard = 0
-        self._changed = anyio.Event()
-        self._ended = anyio.Event()
-        self.listening: Listening | None = None
-        self.failure: RbeeError | None = None
-        self.lines_lost = 0
+        self._voice = Voice(self._name(), hear)
+
+    @property
+    def listening(self) -> Listening | None:
+        """Where it listens, once it has said so."""
+        return self._voice.listening
+
+    @property
+    def failure(self) -> RbeeError | None:
+        """Why it ends, if it has said so itself."""
+        return self._voice.failure
+
+    @property
+    def lines_lost(self) -> int:
+        """How many of its lines were no record."""
+        return self._voice.lines_lost
 
     @property
     def pid(self) -> int:
@@ -81,23 +82,20 @@ class Child:
             NoCapacityError: it died without a word.
             RequestTimeoutError: it did neither in time.
         """
-        with anyio.move_on_after(timeout_s):
-            while self.listening is None and not self._ended.is_set():
-                await self._next_change()
-            if self.listening is None:
-                raise self.death()
-            return self.listening
-        raise RequestTimeoutError(f"{self._name()} did not start within {timeout_s:.0f} s", details=self._post_mortem())
+        if not await self._voice.wait_listening(timeout_s):
+            text = f"{self._name()} did not start within {timeout_s:.0f} s"
+            raise RequestTimeoutError(text, details=self._post_mortem())
+        if self.listening is None:
+            raise self.death()
+        return self.listening
 
     async def wait_heard(self, lines: int, timeout_s: float) -> None:
         """Wait until `lines` lines of its narration have arrived; give up quietly after `timeout_s`."""
-        with anyio.move_on_after(timeout_s):
-            while self._heard < lines and not self._ended.is_set():
-                await self._next_change()
+        await self._voice.wait_heard(lines, timeout_s)
 
     async def wait_exit(self) -> int:
         """Wait until it is dead and all it said has been heard; its return code."""
-        await self._ended.wait()
+        await self._voice.wait_end()
         return self._popen.wait()
 
     def death(self) -> RbeeError:
@@ -186,46 +184,18 @@ class Child:
             group.start_soon(self._end_when_dead, group.cancel_scope)
             while chunk := await read_some(stdout.fileno()):
                 for line in lines.feed(chunk):
-                    self._take(line)
+                    self._voice.take(line)
             await self._until_exit()
             group.cancel_scope.cancel()
         for line in lines.feed(drained(stdout.fileno()) + b"\n"):
-            self._take(line)
-        self._ended.set()
-        self._change()
+            self._voice.take(line)
+        self._voice.end()
 
     async def _end_when_dead(self, scope: anyio.CancelScope) -> None:
         """A grandchild may hold the pipe open: the child's own death ends the reading."""
         await self._until_exit()
         await anyio.sleep(_EXIT_POLL_S)
         scope.cancel()
-
-    def _take(self, line: bytes) -> None:
-        if not line:
-            return
-        try:
-            record = json.loads(line)
-            kind, number = record["type"], int(record["n"])
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            self.lines_lost += 1
-            _LOG.warning("%s said something that is no record: %r", self._name(), line[:200])
-            return
-        if kind == "narration":
-            self._hear(Narration.from_dict(record))
-        elif kind == "listening":
-            self.listening = Listening(str(record.get("url")), str(record.get("instance")))
-        elif kind == "failed":
-            error = record.get("error")
-            self.failure = error_from_body(error if isinstance(error, dict) else {})
-        self._heard = max(self._heard, number)
-        self._change()
-
-    def _change(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
-
-    async def _next_change(self) -> None:
-        await self._changed.wait()
 
     def _name(self) -> str:
         module = next((arg for arg in self._command.argv if arg.endswith(("rbee", "rbee_hive"))), self.name)
@@ -263,7 +233,7 @@ async def running(
                     if stop_grace_s is not None:
                         await child.stop(stop_grace_s)
                         with anyio.move_on_after(_LAST_LINES_S):
-                            await child._ended.wait()  # noqa: SLF001 - its last lines
+                            await child._voice.wait_end()  # noqa: SLF001 - its last lines
                 listening.cancel()
     finally:
         child.close_stdin()

@@ -49,6 +49,9 @@ class Clocks:
     memory_poll_s: float = 0.25
     sse_ping_s: float = 10.0
     connect_s: float = 5.0
+    ssh_connect_s: float = 5.0
+    ssh_login_s: float = 10.0
+    ssh_keepalive_s: float = 5.0
     control_call_s: float = 10.0
     hub_s: float = 30.0
     download_stall_s: float = 60.0

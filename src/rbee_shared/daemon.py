@@ -1,7 +1,8 @@
 """A daemon's life: set up, one async body, and one way to stop that everything which may end it goes through.
 
 Signals, the parent's end-of-file, a lease and `POST /shutdown` all do the same thing: they call `Stopping.request`.
-What follows (which streams end first, who is told) is the daemon's own body.
+What follows (which streams end first, who is told) is the daemon's own body. With a parent at the far end of a
+connection, end-of-file and SIGHUP end nothing: they are counted in `Hangups`, and the body decides.
 
 What a program has imported is no garbage: looking for some in it takes a tenth of a start and a quarter of a second of
 every exit. So `main` of each program turns the collector off before it imports, and `run_daemon` sets what is there
@@ -27,6 +28,7 @@ from rbee_shared.ids import new_instance_id
 from rbee_shared.lease import Lease
 from rbee_shared.logs import log_to_file, log_to_stderr
 from rbee_shared.narration_hub import NarrationHub
+from rbee_shared.parent import Parent
 from rbee_shared.paths import Home
 from rbee_shared.redaction import printable, redact
 
@@ -66,9 +68,28 @@ class Stopping:
         return self.requested.is_set()
 
 
+class Hangups:
+    """News that the connection to a parent elsewhere is gone, counted: it may come before anybody waits, and twice."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._news = anyio.Event()
+
+    def add(self) -> None:
+        self._count += 1
+        self._news.set()
+        self._news = anyio.Event()
+
+    async def beyond(self, seen: int) -> int:
+        """Wait until there were more than `seen`; how many there were by then."""
+        while self._count <= seen:
+            await self._news.wait()
+        return self._count
+
+
 @dataclass(frozen=True)
 class Daemon:
-    """What every daemon has from its start."""
+    """What every daemon has from its start. `handshake`: what its parent has told it, if it has one."""
 
     program: str
     home: Home
@@ -76,6 +97,8 @@ class Daemon:
     hub: NarrationHub
     handshake: Handshake | None
     stopping: Stopping
+    parent: Parent | None
+    hangups: Hangups = field(default_factory=Hangups)
     instance: str = field(default_factory=new_instance_id)
 
 
@@ -83,27 +106,29 @@ def run_daemon(
     program: str,
     body: Callable[[Daemon], Awaitable[None]],
     *,
-    with_parent: bool,
+    parent: Parent | None,
     logs_to_stderr: bool = False,
     use_uvloop: bool = False,
 ) -> int:
     """Run `body` until it returns; its exit status. Errors are told to the parent, or printed for the operator."""
     _fill_standard_descriptors()
+    if parent is Parent.SSH:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it is listened for
     os.umask(_PRIVATE_UMASK)
-    hub = NarrationHub(has_parent=with_parent)
+    hub = NarrationHub(has_parent=parent is not None)
     try:
         home, clocks = _prepare(program, logs_to_stderr=logs_to_stderr)
-        handshake = read_handshake(clocks.handshake_s) if with_parent else None
+        handshake = read_handshake(clocks.handshake_s) if parent is not None else None
 
         async def live() -> None:
             gc.freeze()
             gc.enable()
-            daemon = Daemon(program, home, clocks, hub, handshake, Stopping())
+            daemon = Daemon(program, home, clocks, hub, handshake, Stopping(), parent)
             await _guarded(daemon, body)
 
         anyio.run(live, backend_options={"use_uvloop": use_uvloop and _has_uvloop()})
     except Exception as error:  # noqa: BLE001 - the last resort: said and logged, never swallowed
-        return _report(hub, program, _as_rbee_error(program, error), with_parent=with_parent)
+        return _report(hub, program, _as_rbee_error(program, error), has_parent=parent is not None)
     finally:
         hub.close()
         gc.freeze()
@@ -135,43 +160,68 @@ def _prepare(program: str, *, logs_to_stderr: bool) -> tuple[Home, Clocks]:
 
 async def _guarded(daemon: Daemon, body: Callable[[Daemon], Awaitable[None]]) -> None:
     async with anyio.create_task_group() as group:
-        await group.start(_watch_signals, daemon.stopping)
+        await group.start(_watch_signals, daemon)
         if daemon.handshake is not None:
-            group.start_soon(_watch_parent, daemon.stopping, daemon.handshake)
+            group.start_soon(_watch_parent, daemon, daemon.handshake)
         await body(daemon)
         group.cancel_scope.cancel()
 
 
-async def _watch_signals(stopping: Stopping, *, task_status: TaskStatus[None]) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        task_status.started()
-        async for number in signals:
-            if stopping.is_requested and number == signal.SIGINT:
-                os._exit(128 + number)  # the operator insists; children follow by end-of-file and PDEATHSIG
-            stopping.request(f"received {signal.Signals(number).name}")
+async def _watch_signals(daemon: Daemon, *, task_status: TaskStatus[None]) -> None:
+    watched = [signal.SIGTERM, signal.SIGINT]
+    is_remote = daemon.parent is Parent.SSH
+    if is_remote or signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` has it ignored
+        watched.append(signal.SIGHUP)
+    try:
+        with anyio.open_signal_receiver(*watched) as signals:
+            task_status.started()
+            async for number in signals:
+                if is_remote and number == signal.SIGHUP:
+                    daemon.hangups.add()
+                else:
+                    _obey(daemon.stopping, number)
+    finally:
+        if is_remote:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what is left to do is not cut short either
 
 
-async def _watch_parent(stopping: Stopping, handshake: Handshake) -> None:
+def _obey(stopping: Stopping, number: signal.Signals) -> None:
+    if stopping.is_requested and number == signal.SIGINT:
+        os._exit(128 + number)  # the operator insists; children follow by end-of-file and PDEATHSIG
+    stopping.request(f"received {signal.Signals(number).name}")
+
+
+async def _watch_parent(daemon: Daemon, handshake: Handshake) -> None:
     """An ephemeral queen's spawner holds her only like any other keeper: her holds decide, not this pipe."""
-    if handshake.ephemeral:
+    if daemon.parent is Parent.SSH:
+        await end_of_file(0)
+        daemon.hangups.add()
+    elif handshake.ephemeral:
         return
-    if not handshake.parent_alive:
-        stopping.request("the parent was gone before we were up", abrupt=True)
-        return
-    await end_of_file(0)
-    stopping.request("the parent is gone", abrupt=True)
+    elif not handshake.parent_alive:
+        daemon.stopping.request("the parent was gone before we were up", abrupt=True)
+    else:
+        await end_of_file(0)
+        daemon.stopping.request("the parent is gone", abrupt=True)
 
 
 async def end_of_file(descriptor: int) -> None:
-    """Return when the other end of the pipe `descriptor` is closed; anything that comes through it is ignored."""
+    """Return when the other end of `descriptor` is closed; anything that comes through it is ignored.
+
+    A socket whose peer died before it took all that we wrote is reset, and a file, which nobody holds, cannot be
+    waited for: both are ends.
+    """
     os.set_blocking(descriptor, False)
     while True:
-        await anyio.wait_readable(descriptor)
         try:
+            await anyio.wait_readable(descriptor)
             if not os.read(descriptor, 4096):
                 return
         except BlockingIOError:
             continue
+        except OSError as error:
+            _LOG.info("the end of descriptor %d: %s", descriptor, error)
+            return
 
 
 async def watch_lease(lease: Lease, stopping: Stopping, whose: str) -> None:
@@ -180,9 +230,9 @@ async def watch_lease(lease: Lease, stopping: Stopping, whose: str) -> None:
     stopping.request(f"{whose} has not answered for {lease.seconds or 0:.0f} s", abrupt=True)
 
 
-def _report(hub: NarrationHub, program: str, error: RbeeError, *, with_parent: bool) -> int:
+def _report(hub: NarrationHub, program: str, error: RbeeError, *, has_parent: bool) -> int:
     _LOG.error("%s (%s)", error.message, error.code)
-    if with_parent:
+    if has_parent:
         hub.announce("failed", error=error.body())
     else:
         text = f"{program}: error: {error.message} ({error.code})\n  next: {error.hint}\n"

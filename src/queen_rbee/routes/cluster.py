@@ -66,11 +66,11 @@ async def hold(services: ServicesDep) -> Response:
 @router.post("/v1/heartbeat", dependencies=[Depends(with_token)])
 @router.post("/heartbeat", dependencies=[Depends(with_token)], include_in_schema=False)
 async def heartbeat(
-    beat: Annotated[HiveHeartbeat, Depends(json_body(HiveHeartbeat))], services: ServicesDep
+    beat: Annotated[HiveHeartbeat, Depends(json_body(HiveHeartbeat))], request: Request, services: ServicesDep
 ) -> HeartbeatAnswer:
     """A hive reports; the answer keeps its lease. Its lines that came before are read before its facts are used."""
-    adopted = await services.lifecycle.heartbeat(beat)
-    return HeartbeatAnswer(epoch=services.identity.epoch, adopted=adopted)
+    epoch = await services.reports.heartbeat(beat, peer=request.client.host if request.client else None)
+    return HeartbeatAnswer(epoch=epoch or beat.epoch or 0, adopted=epoch is not None)
 
 
 @router.post("/v1/orchestrator/worker-ready", dependencies=[Depends(with_token)])
@@ -78,4 +78,4 @@ async def worker_ready(
     ready: Annotated[WorkerReady, Depends(json_body(WorkerReady))], services: ServicesDep
 ) -> dict[str, str]:
     """A hive says that a worker can serve; heartbeats carry the same fact, whichever comes first wins."""
-    return {"status": "ok" if await services.lifecycle.worker_ready(ready) else "unknown"}
+    return {"status": "ok" if await services.reports.worker_ready(ready) else "unknown"}

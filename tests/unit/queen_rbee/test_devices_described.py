@@ -1,6 +1,7 @@
 """What the queen makes of a hive's devices: facts for the scheduler, and one line for people."""
 
 from queen_rbee.hive_registry import HiveEntry, describe, device_facts
+from queen_rbee.reach import Callback, DirectReach
 from rbee_shared.contracts.nodes import CpuDevice, Devices, GpuDevice
 
 GB = 10**9
@@ -38,7 +39,7 @@ def test_declared_devices_and_problems_are_said() -> None:
 
 
 def test_a_processor_that_is_not_offered_is_no_candidate() -> None:
-    entry = HiveEntry("blep", "http://x", devices=node(gpu(0), offered=False), free_bytes={"gpu0": 7})
+    entry = HiveEntry("blep", "http://x", DirectReach(Callback("http://y")), 1, devices=node(gpu(0), offered=False), free_bytes={"gpu0": 7})
 
     assert [(facts.id, facts.free_bytes) for facts in device_facts(entry)] == [("gpu0", 7)]
     entry.devices = node(gpu(0))

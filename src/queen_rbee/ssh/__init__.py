@@ -1,0 +1,1 @@
+"""The only place that speaks SSH: connections, host keys, commands, port forwards."""
