@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import aiohttp
 import anyio
@@ -11,6 +12,7 @@ from anyio.abc import TaskGroup
 
 from queen_rbee.callbacks import Callbacks
 from queen_rbee.dispatcher import Dispatcher
+from queen_rbee.errands import Errands
 from queen_rbee.hive_arrival import HiveArrival
 from queen_rbee.hive_contacts import HiveContacts
 from queen_rbee.hive_lifecycle import HiveLifecycle
@@ -20,14 +22,26 @@ from queen_rbee.holds import Holds
 from queen_rbee.identity import Identity
 from queen_rbee.idle_reaper import reap_idle_workers
 from queen_rbee.matchmaker import Matchmaker
+from queen_rbee.node_actions import NodeActions
+from queen_rbee.node_update import NodeUpdate
+from queen_rbee.node_views import NodeViews
 from queen_rbee.nodes.catalog import NodeCatalog
+from queen_rbee.nodes.directory import NodeDirectory
+from queen_rbee.nodes.http_waker import HttpWaker
+from queen_rbee.nodes.link import Links
 from queen_rbee.nodes.local_waker import LocalWaker
+from queen_rbee.nodes.preparation import Preparation
+from queen_rbee.nodes.remote_start import RemoteStart
+from queen_rbee.nodes.ssh_waker import SshWaker
 from queen_rbee.nodes.waker import Waker
+from queen_rbee.pool_proxy import PoolProxy
 from queen_rbee.provision_feed import ProvisionFeed
 from queen_rbee.reach import Callback
 from queen_rbee.relay import Relay, token_client
 from queen_rbee.services import Services
 from queen_rbee.settings import QueenSettings
+from queen_rbee.ssh.dialling import Dialler
+from queen_rbee.ssh.host_keys import HostKeys
 from queen_rbee.supplies import Supplies
 from queen_rbee.task_registry import TaskRegistry
 from queen_rbee.voices import Voices
@@ -72,27 +86,32 @@ async def assembled(daemon: Daemon, settings: QueenSettings, token: str, url: st
     ):
         identity = Identity(url, token, await catalog.queen_id())
         services = _assemble(_Outside(daemon, settings, identity, catalog, callbacks, client, session, group))
+
+        def is_working() -> bool:
+            return services.tasks.any_unfinished() or services.errands.any_running()
+
         group.start_soon(services.reports.watch)
         group.start_soon(reap_idle_workers, services)
         if services.holds.ephemeral:
             group.start_soon(services.holds.watch_spawner)
-            group.start_soon(services.holds.watch, daemon.stopping, services.tasks.any_unfinished, clocks.hold_grace_s)
+            group.start_soon(services.holds.watch, daemon.stopping, is_working, clocks.hold_grace_s)
         yield services
         group.cancel_scope.cancel()
 
 
 def _assemble(outside: _Outside) -> Services:
-    daemon, settings, identity, group = outside.daemon, outside.settings, outside.identity, outside.group
-    clocks, publish, catalog = daemon.clocks, daemon.hub.publish, outside.catalog
+    daemon, settings, group = outside.daemon, outside.settings, outside.group
+    clocks, publish = daemon.clocks, daemon.hub.publish
     hives = HiveRegistry(boot_time_s)
     matchmaker = Matchmaker(hives.devices, hives.silent)
     tasks = TaskRegistry(finished_kept=settings.finished_tasks_kept, logs_bytes=settings.task_logs_bytes)
+    errands = Errands(publish, clocks.silence_s, group)
     holds = Holds(ephemeral=daemon.handshake is not None and daemon.handshake.ephemeral)
-    voices = Voices(publish, tasks, holds)
+    voices = Voices(publish, tasks, errands, holds)
     narrator = Narrator("queen", voices.speak)
     contacts = HiveContacts(
-        identity=identity,
-        catalog=catalog,
+        identity=outside.identity,
+        catalog=outside.catalog,
         hives=hives,
         workers=matchmaker.workers,
         client=outside.client,
@@ -102,22 +121,24 @@ def _assemble(outside: _Outside) -> Services:
     )
     reports = HiveReports(
         clocks=clocks,
-        catalog=catalog,
+        catalog=outside.catalog,
         hives=hives,
         workers=matchmaker.workers,
         contacts=contacts,
-        callback=Callback(identity.url),
+        callback=Callback(outside.identity.url),
         narrator=narrator,
         group=group,
     )
+    ways = _Ways(outside, contacts, voices, narrator)
     lifecycle = HiveLifecycle(
         clocks=clocks,
-        catalog=catalog,
+        directory=ways.directory,
         hives=hives,
         contacts=contacts,
-        wakers=_wakers(outside, contacts, voices, narrator),
+        wakers=ways.wakers(),
         narrator=narrator,
     )
+    views = NodeViews(outside.catalog, hives, matchmaker.workers)
     relay = Relay(outside.session, publish)
     worker = WorkerClient(outside.session, relay, matchmaker.workers, clocks, contacts.refresh_workers)
     supplies = Supplies(matchmaker, ProvisionFeed(outside.session, publish))
@@ -135,14 +156,18 @@ def _assemble(outside: _Outside) -> Services:
     return Services(
         daemon=daemon,
         settings=settings,
-        identity=identity,
-        catalog=catalog,
+        identity=outside.identity,
+        catalog=outside.catalog,
         callbacks=outside.callbacks,
         hives=hives,
         matchmaker=matchmaker,
         tasks=tasks,
         dispatcher=dispatcher,
         holds=holds,
+        errands=errands,
+        nodes=ways.actions(lifecycle, views),
+        node_views=views,
+        pool=PoolProxy(contacts, outside.session, clocks.load_stall_s),
         contacts=contacts,
         reports=reports,
         lifecycle=lifecycle,
@@ -150,18 +175,66 @@ def _assemble(outside: _Outside) -> Services:
     )
 
 
-def _wakers(outside: _Outside, contacts: HiveContacts, voices: Voices, narrator: Narrator) -> dict[Transport, Waker]:
-    """For each kind of node the one that knows how to wake its hive."""
-    daemon = outside.daemon
-    clocks, arrival = daemon.clocks, HiveArrival(daemon.clocks, contacts)
-    local = LocalWaker(
-        home=daemon.home,
-        clocks=clocks,
-        identity=outside.identity,
-        arrival=arrival,
-        port=outside.settings.hive_port,
-        hear=voices.hear,
-        stopping=lambda: daemon.stopping.is_requested,
-        group=outside.group,
-    )
-    return {"local": local}
+class _Ways:
+    """The ways to nodes."""
+
+    def __init__(self, outside: _Outside, contacts: HiveContacts, voices: Voices, narrator: Narrator) -> None:
+        daemon, clocks = outside.daemon, outside.daemon.clocks
+        ssh = Path.home() / ".ssh"
+        self._outside = outside
+        self._contacts = contacts
+        self._hear = voices.hear
+        self._arrival = HiveArrival(clocks, contacts)
+        self._dialler = Dialler(
+            host_keys=HostKeys(ours=daemon.home.root / "known_hosts", theirs=ssh / "known_hosts"),
+            config=ssh / "config",
+            connect_s=clocks.ssh_connect_s,
+            login_s=clocks.ssh_login_s,
+            keepalive_s=clocks.ssh_keepalive_s,
+        )
+        self._links = Links(self._dialler, outside.callbacks, clocks, narrator, outside.group)
+        self._preparation = Preparation(daemon.home, outside.identity.token, outside.settings.wheels_dir)
+        self.directory = NodeDirectory(outside.catalog, ssh / "config")
+
+    def wakers(self) -> dict[Transport, Waker]:
+        """For each kind of node the one that knows how to wake its hive."""
+        daemon, group = self._outside.daemon, self._outside.group
+        local = LocalWaker(
+            home=daemon.home,
+            clocks=daemon.clocks,
+            identity=self._outside.identity,
+            arrival=self._arrival,
+            port=self._outside.settings.hive_port,
+            hear=self._hear,
+            stopping=self._is_stopping,
+            group=group,
+        )
+        start = RemoteStart(
+            clocks=daemon.clocks,
+            identity=self._outside.identity,
+            arrival=self._arrival,
+            links=self._links,
+            hear=self._hear,
+            stopping=self._is_stopping,
+            group=group,
+        )
+        remote = (self._links, self._outside.callbacks, self._preparation, start, self._arrival)
+        return {"local": local, "ssh": SshWaker(*remote), "http": HttpWaker(*remote)}
+
+    def actions(self, lifecycle: HiveLifecycle, views: NodeViews) -> NodeActions:
+        """What people have done about nodes."""
+        catalog = self._outside.catalog
+        return NodeActions(
+            catalog=catalog,
+            directory=self.directory,
+            dialler=self._dialler,
+            links=self._links,
+            preparation=self._preparation,
+            updating=NodeUpdate(catalog, self._preparation, self._contacts, lifecycle),
+            arrival=self._arrival,
+            lifecycle=lifecycle,
+            views=views,
+        )
+
+    def _is_stopping(self) -> bool:
+        return self._outside.daemon.stopping.is_requested

@@ -4,9 +4,8 @@ Every way out goes through `Task.complete` or `Task.fail`, so each stream has ex
 """
 
 import logging
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 from anyio.abc import TaskGroup
@@ -16,8 +15,10 @@ from queen_rbee.domain.facts import Wish
 from queen_rbee.domain.nodes.node import LOCAL_NODE
 from queen_rbee.domain.scheduler import UseWorker
 from queen_rbee.hive_lifecycle import HiveLifecycle
+from queen_rbee.hive_registry import HiveEntry
 from queen_rbee.matchmaker import Matchmaker
 from queen_rbee.settings import QueenSettings
+from queen_rbee.silence import break_silence
 from queen_rbee.task import Task
 from queen_rbee.task_registry import TaskRegistry
 from queen_rbee.worker_client import WorkerClient, execute_body
@@ -28,7 +29,6 @@ from rbee_shared.error_groups import first_error
 from rbee_shared.errors import (
     CancelledTaskError,
     InternalError,
-    NodeNotFoundError,
     NotSupportedError,
     RbeeError,
     ShuttingDownError,
@@ -36,10 +36,8 @@ from rbee_shared.errors import (
 )
 from rbee_shared.model_ref import parse_model_ref
 from rbee_shared.narration import Narrator, Sink, correlation_id
-from rbee_shared.units import format_seconds
 
 _LOG = logging.getLogger("rbee.queen.dispatcher")
-_SILENCE_CHECKS = 4
 _CANCEL_GRACE_S = 2.0
 
 
@@ -58,7 +56,7 @@ class Dispatcher:
     group: TaskGroup
     closed: bool = False
 
-    def submit(self, request: TaskRequest, *, attached: bool, trusted: bool) -> Task:
+    async def submit(self, request: TaskRequest, *, attached: bool, trusted: bool) -> Task:
         """Admit a task and start on it. `trusted`: the caller showed the cluster's token.
 
         Raises:
@@ -66,7 +64,8 @@ class Dispatcher:
         """
         if self.closed:
             raise ShuttingDownError("the queen is shutting down")
-        wish = _wish_of(request)
+        node = await self.lifecycle.directory.get(request.node) if request.node else None
+        wish = _wish_of(request, node.name if node is not None else None)
         admit(
             wish.model_ref,
             self.tasks.waiting_models(),
@@ -134,7 +133,7 @@ class Dispatcher:
         with task.scope:
             try:
                 async with anyio.create_task_group() as group:
-                    group.start_soon(self._break_silence, task)
+                    group.start_soon(break_silence, task, self.clocks.silence_s)
                     await self._serve(task, request, trusted=trusted)
                     group.cancel_scope.cancel()
             except* RbeeError as errors:
@@ -148,10 +147,10 @@ class Dispatcher:
     async def _serve(self, task: Task, request: TaskRequest, *, trusted: bool) -> None:
         task.enter(TaskState.PREPARING, "preparing")
         with self.matchmaker.in_line(task) as waiting:
-            entry = await self.lifecycle.ensure(task.wish.node, task.narrator, task.now)
+            entry = await self._hive_for(task)
             await self.starter.require_model(entry, task, trusted=trusted)
             placement = await self.matchmaker.placement(waiting)
-            task.receipt = {"node": task.wish.node, "reason": placement.reason}
+            task.receipt = {"node": entry.node, "reason": placement.reason}
             if isinstance(placement, UseWorker):
                 worker_id, decision = placement.worker_id, "use_worker"
             else:
@@ -160,31 +159,46 @@ class Dispatcher:
             task.receipt |= {"decision": decision, "worker_id": worker_id}
             await self._execute(task, request, worker_id, task.narrator)
 
+    async def _hive_for(self, task: Task) -> HiveEntry:
+        """The hive of the node that the task names, or of the best one that can be had.
+
+        Raises:
+            RbeeError: it cannot be had; of several, why the first one cannot.
+        """
+        if task.wish.node is not None:
+            return await self.lifecycle.ensure(task.wish.node, task.narrator, task.now)
+        failure: RbeeError | None = None
+        for candidate in await self.lifecycle.candidates(task.wish, self.matchmaker.workers.facts()):
+            if candidate.name != LOCAL_NODE or failure is not None:
+                task.narrator.tell("pick_node", f"going to {candidate.name}: {candidate.reason}", cute="🧭")
+            try:
+                entry = await self.lifecycle.ensure(candidate.name, task.narrator, task.now)
+            except RbeeError as error:
+                failure = failure or error
+                task.narrator.tell(
+                    "node_failed", f"{candidate.name} cannot be had: {error.message} ({error.code})", level="warning"
+                )
+            else:
+                task.wish = replace(task.wish, node=entry.node)
+                return entry
+        assert failure is not None
+        raise failure
+
     async def _execute(self, task: Task, request: TaskRequest, worker_id: str, tell: Narrator) -> None:
         record = self.matchmaker.workers.get(worker_id)
         if record is None or record.url is None or record.api_key is None:
             raise self.matchmaker.workers.failure_of(worker_id) or WorkerCrashedError(f"worker {worker_id} is gone")
         task.receipt |= {"device": record.device, "backend": record.backend}
+        node = self.matchmaker.workers.node_of(worker_id)
+        assert node is not None  # it has a record
         tell.tell("execute", "connection to worker established; starting inference", cute="🚀")
         task.now("waiting for the first token")
-        await self.worker.execute(task, record, task.wish.node, execute_body(request, task.id))
-
-    async def _break_silence(self, task: Task) -> None:
-        """Nobody waits two seconds without being told what for."""
-        while not task.is_finished:
-            await anyio.sleep(self.clocks.silence_s / _SILENCE_CHECKS)
-            now = time.monotonic()
-            if now - task.log.appended_at_s >= self.clocks.silence_s * (1 - 1 / _SILENCE_CHECKS):
-                elapsed = format_seconds(now - task.doing_since_s)
-                task.narrator.tell("still_waiting", f"still {task.doing} ({elapsed})", cute="⏳")
+        await self.worker.execute(task, record, node, execute_body(request, task.id))
 
 
-def _wish_of(request: TaskRequest) -> Wish:
+def _wish_of(request: TaskRequest, node: str | None) -> Wish:
     """What the request asks the scheduler for; the form is checked here, before the first byte."""
     if request.unbuilt_fields:
         raise NotSupportedError(f"this version does not do: {', '.join(request.unbuilt_fields)}")
     reference = parse_model_ref(request.chosen_model)
-    node = request.node or LOCAL_NODE
-    if node != LOCAL_NODE:
-        raise NodeNotFoundError(f"there is no node {node!r}; this version knows {LOCAL_NODE} only")
     return Wish(str(reference), node, request.backend, request.device)

@@ -47,15 +47,16 @@ class HiveArrival:
             raise VersionMismatchError(f"the hive at {url} is version {version}, this queen is {__version__}")
         return health
 
-    async def adopted(self, node: str, url: str, reach: Reach, instance: str) -> HiveEntry:
-        """Take over the hive that answers at `url`, and wait for its first heartbeat.
+    async def adopted(self, node: str, own_url: str, reach: Reach, instance: str) -> HiveEntry:
+        """Take over the hive that calls itself `own_url`, and wait for its first heartbeat.
 
         Raises:
             HiveOwnedError, InvalidApiKeyError: it is another queen's, or another cluster's.
             NodeUnreachableError: it was told and never came.
         """
         epoch = await self.contacts.catalog.begin_epoch()
-        entry = self.contacts.hives.put(HiveEntry(node, url, reach, epoch, hive_id=instance))
+        url = await reach.url(own_url)
+        entry = self.contacts.hives.put(HiveEntry(node, url, reach, epoch, hive_id=instance, own_url=own_url))
         async with self._undone_on_failure(entry):
             await self.adopt(entry)
             await self._first_heartbeat(entry)
@@ -70,7 +71,7 @@ class HiveArrival:
         entry = self.contacts.hives.put(HiveEntry(node, "", reach, epoch, process))
         async with self._undone_on_failure(entry):
             listening = await process.wait_listening(self.clocks.daemon_start_s)
-            entry.hive_id = listening.instance
+            entry.hive_id, entry.own_url = listening.instance, listening.url
             entry.url = await reach.url(listening.url)
             await self._first_heartbeat(entry)
         await process.wait_heard(entry.narrated, _WATERMARK_S)

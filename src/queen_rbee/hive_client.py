@@ -12,7 +12,7 @@ from queen_rbee.reach import Callback
 from rbee_shared.contracts.capacity import Capacity
 from rbee_shared.contracts.models import ModelList, ModelRow
 from rbee_shared.contracts.nodes import AdoptRequest, Devices
-from rbee_shared.contracts.provisions import ProvisionAnswer
+from rbee_shared.contracts.provisions import BuildList, BuildRow, ProvisionAnswer
 from rbee_shared.contracts.workers import SpawnAnswer, WorkerList
 from rbee_shared.errors import BadPeerError, NodeUnreachableError, RequestTimeoutError
 from rbee_shared.http_client import bearer, call, read_answer
@@ -81,6 +81,9 @@ class HiveClient:
 
     async def workers(self) -> WorkerList:
         return await self._read(WorkerList, "GET", "/v1/workers/list")
+
+    async def builds(self) -> tuple[BuildRow, ...]:
+        return (await self._read(BuildList, "GET", "/v1/builds")).builds
 
     async def stop_worker(self, worker_id: str) -> None:
         await self._call("POST", f"/v1/workers/{worker_id}/stop")

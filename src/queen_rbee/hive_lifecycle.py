@@ -10,11 +10,13 @@ from functools import partial
 
 import anyio
 
+from queen_rbee.domain.facts import Wish, WorkerFacts
 from queen_rbee.domain.nodes.node import LOCAL_NODE, Node
+from queen_rbee.domain.nodes.node_choice import Candidate, NodeFacts, candidates
 from queen_rbee.hive_contacts import HiveContacts
 from queen_rbee.hive_process import HiveProcess
 from queen_rbee.hive_registry import HiveEntry, HiveRegistry
-from queen_rbee.nodes.catalog import NodeCatalog
+from queen_rbee.nodes.directory import NodeDirectory
 from queen_rbee.nodes.waker import Doing, Waker
 from rbee_shared.clocks import Clocks
 from rbee_shared.contracts.nodes import NodeState, Transport
@@ -31,7 +33,7 @@ class HiveLifecycle:
     """Hives of this queen. `wakers`: for each kind of node the one that knows how."""
 
     clocks: Clocks
-    catalog: NodeCatalog
+    directory: NodeDirectory
     hives: HiveRegistry
     contacts: HiveContacts
     wakers: Mapping[Transport, Waker]
@@ -60,11 +62,9 @@ class HiveLifecycle:
             return entry
 
     async def _known(self, name: str, tell: Narrator) -> Node:
-        if name == LOCAL_NODE and await self.catalog.find(name) is None:
-            if not await self.catalog.nodes():
-                tell.tell("add_local_node", "no hives found; adding the local machine", cute="🏠")
-            await self.catalog.add(name, transport="local")
-        return await self.catalog.get(name)
+        if name == LOCAL_NODE and not await self.directory.catalog.nodes():
+            tell.tell("add_local_node", "no hives found; adding the local machine", cute="🏠")
+        return await self.directory.get(name)
 
     async def _woken(self, node: Node, tell: Narrator, doing: Doing) -> HiveEntry:
         if node.drained:
@@ -74,10 +74,29 @@ class HiveLifecycle:
         try:
             entry = await self.wakers[node.transport].wake(node, tell, doing, partial(self._gone, node.name))
         except RbeeError as error:
-            await self.catalog.note_failure(node.name, error)
+            await self.directory.catalog.note_failure(node.name, error)
             raise
-        await self.catalog.note_serving(node.name, serving=True)
+        await self.directory.catalog.note_serving(node.name, serving=True)
         return entry
+
+    async def candidates(self, wish: Wish, workers: tuple[WorkerFacts, ...]) -> tuple[Candidate, ...]:
+        """The nodes for a wish that names none, best first; this machine if there is no better answer."""
+        nodes = await self.directory.catalog.nodes()
+        if not any(node.is_local for node in nodes):
+            nodes = (*nodes, Node(LOCAL_NODE, "local"))
+        found = candidates(wish, (self._facts(node) for node in nodes), workers)
+        return found or (Candidate(LOCAL_NODE, "no other node has it"),)
+
+    def _facts(self, node: Node) -> NodeFacts:
+        entry = self.hives.get(node.name)
+        is_up = entry is not None and entry.state is not NodeState.OFFLINE
+        return NodeFacts(node, is_up, node.models | (entry.model_names if entry is not None else frozenset()))
+
+    async def drain(self, name: str, *, drained: bool) -> None:
+        """Whether that node gets no new work."""
+        await self.directory.catalog.drain(name, drained=drained)
+        if (entry := self.hives.get(name)) is not None:
+            entry.drained = drained
 
     async def _put_away(self, entry: HiveEntry) -> None:
         """One that has gone silent holds its home's lock, and perhaps its workers' memory."""
@@ -109,7 +128,7 @@ class HiveLifecycle:
             _LOG.info("the hive at %s does not take the order to stop: %s", entry.node, error)
         with anyio.move_on_after(self.clocks.hive_drain_s * 1.5):
             await self._until_gone(entry)
-            await self.catalog.note_serving(entry.node, serving=False)
+            await self.directory.catalog.note_serving(entry.node, serving=False)
             return True
         if entry.process is not None:
             self.narrator.tell("kill_hive", f"the hive at {entry.node} does not stop: ending it", level="warning")

@@ -21,7 +21,7 @@ _ENDED_REMEMBERED = 64
 
 @dataclass
 class HiveEntry:
-    """One hive. `url` is where it answers from here, `epoch` the number of this acquaintance.
+    """One hive. `url` is where it answers from here, `own_url` what it calls itself; `epoch`: of this acquaintance.
 
     `models` is what it says it has, `model_names` every name of those that were asked about (`models_learnt`).
     `process` is set when this queen started it, `feed` when she follows its event stream instead of its stdout.
@@ -32,6 +32,7 @@ class HiveEntry:
     reach: Reach
     epoch: int
     process: HiveProcess | None = None
+    own_url: str = ""
     hive_id: str | None = None
     feed: HiveFeed | None = None
     standalone: bool = False
@@ -47,6 +48,7 @@ class HiveEntry:
     seq: int = 0
     state: NodeState = NodeState.STARTING
     heard: anyio.Event = field(default_factory=anyio.Event)
+    forgotten: anyio.Event = field(default_factory=anyio.Event)
 
     async def wait_heard(self, lines: int, timeout_s: float) -> None:
         """Wait until the hive's first `lines` lines have been heard here."""
@@ -107,6 +109,7 @@ class HiveRegistry:
     def remove(self, entry: HiveEntry) -> None:
         """Forget that hive, not one that has taken its place."""
         entry.stop_hearing()
+        entry.forgotten.set()
         if self._hives.get(entry.node) is entry:
             del self._hives[entry.node]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import anyio
 
-from queen_rbee.app import create_app
+from queen_rbee.app import create_app, create_callback_app
 from queen_rbee.assembly import assembled
 from queen_rbee.services import Services
 from queen_rbee.settings import QueenSettings
@@ -26,6 +26,7 @@ async def live(daemon: Daemon, settings: QueenSettings, token_file: Path | None)
         assembled(daemon, settings, token, url) as services,
         serving(create_app(services), listener, header_s=daemon.clocks.header_s, drain_s=_LAST_WORDS_S),
     ):
+        services.callbacks.serve_with(create_callback_app(services))
         with run_file(daemon.home.run_file("queen-rbee"), url=url, instance=daemon.instance):
             daemon.hub.announce("listening", url=url, instance=daemon.instance)
             services.narrator.tell("listening", f"queen is awake on {url}", cute="👑")

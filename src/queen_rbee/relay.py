@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -17,7 +18,6 @@ from queen_rbee.task import Task
 from rbee_shared import sse
 from rbee_shared.contracts.events import EndEvent
 from rbee_shared.contracts.tasks import StopReason, TaskState
-from rbee_shared.contracts.workers import WorkerRecord
 from rbee_shared.errors import BadPeerError, NodeUnreachableError, StreamTruncatedError, error_from_body
 from rbee_shared.http_client import bearer, read_answer
 from rbee_shared.narration import Narration, Sink
@@ -36,6 +36,14 @@ async def token_client(*, connect_s: float, silence_s: float) -> AsyncGenerator[
         yield session
 
 
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A stream that a worker has taken up. `asked_at_s`: on the monotonic clock."""
+
+    content: aiohttp.StreamReader
+    asked_at_s: float
+
+
 class Relay:
     """Streams of workers into logs of tasks."""
 
@@ -44,28 +52,27 @@ class Relay:
         self._publish = publish
 
     @asynccontextmanager
-    async def accepted(
-        self, url: str, key: str | None, body: Mapping[str, Any]
-    ) -> AsyncGenerator[aiohttp.StreamReader, None]:
-        """The worker's stream of answer to `body`, for the length of the block.
+    async def accepted(self, url: str, key: str | None, body: Mapping[str, Any]) -> AsyncGenerator[Accepted]:
+        """Ask for an answer to `body`: it is there to be relayed for the length of the block.
 
         Raises:
             RbeeError: the worker refused it before the first byte.
             NodeUnreachableError: the worker cannot be connected to.
             StreamTruncatedError: the connection broke off, before the answer or while it was read in the block.
         """
+        asked_at_s = time.monotonic()
         try:
             async with self._session.post(url, json=body, headers=bearer(key)) as response:
                 if response.status != 200:  # noqa: PLR2004 - OK
                     await answer_of(response, f"POST {url}")
-                yield response.content
+                yield Accepted(response.content, asked_at_s)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NodeUnreachableError(f"{url}: {error}") from None
         except (aiohttp.ClientError, TimeoutError) as error:
             raise StreamTruncatedError(f"the worker's stream broke off: {type(error).__name__}") from None
 
-    async def relay(self, task: Task, content: aiohttp.StreamReader, node: str, *, in_pairs: bool) -> None:
-        """Relay an accepted stream; returns when the task is finished. What the task has of the answer is kept.
+    async def relay(self, task: Task, accepted: Accepted, node: str, *, in_pairs: bool) -> None:
+        """Relay a stream until the task is finished; where the task has begun already, it is the rest of its answer.
 
         `in_pairs`: log probabilities follow each token.
 
@@ -74,25 +81,32 @@ class Relay:
             StreamTruncatedError: the stream broke off before its last event.
             BadPeerError: what it streams is no answer, or not the rest of the one that was begun.
         """
-        stream = _Stream(task, node, self._publish, in_pairs=in_pairs)
+        stream = _Stream(task, node, self._publish, accepted.asked_at_s, in_pairs=in_pairs)
         try:
-            await stream.read(content)
+            await stream.read(accepted.content)
         finally:
-            stream.leave()
+            task.stretches += stream.stretches
 
 
 class _Stream:
-    """One stream of a worker: all of an answer, or the rest of one whose stream broke off."""
+    """One stream of a worker on its way into a task's log."""
 
-    def __init__(self, task: Task, node: str, publish: Sink, *, in_pairs: bool) -> None:
+    def __init__(self, task: Task, node: str, publish: Sink, asked_at_s: float, *, in_pairs: bool) -> None:
         self._task = task
         self._node = node
         self._publish = publish
         self._in_pairs = in_pairs
         self._goes_on = task.has_started
         self._held: bytes | None = None
-        self._asked_at_s = time.monotonic()
-        self._first_token_at_s: float | None = None
+        self._has_tokens = False
+        self._asked_at_s = asked_at_s
+        self._first_token_at_s = self._last_event_at_s = 0.0
+
+    @property
+    def stretches(self) -> tuple[Stretch, ...]:
+        """What it brought: one, or none where no token came."""
+        times = (self._asked_at_s, self._first_token_at_s, max(self._first_token_at_s, self._last_event_at_s))
+        return (Stretch(*times),) if self._has_tokens else ()
 
     async def read(self, content: aiohttp.StreamReader) -> None:
         task, splitter = self._task, sse.FrameSplitter()
@@ -100,26 +114,21 @@ class _Stream:
         while chunk := await content.readany():
             for frame in splitter.feed(chunk):
                 if frame.event == "token":
-                    if self._first_token_at_s is None:
+                    if not self._has_tokens:
                         self._begin(frame)
                     append(frame.raw)
                     task.tokens_seen += 1
                 elif self._other(frame):
                     return
+            self._last_event_at_s = task.log.appended_at_s
             if task.tokens_seen and not task.has_started:
                 raise BadPeerError("the worker sent a token before it said that it had started")
             if task.log.size_bytes > _MAX_ANSWER_BYTES:
                 raise BadPeerError(f"the worker's answer is larger than {_MAX_ANSWER_BYTES} bytes")
         raise StreamTruncatedError("the worker closed the stream before its last event")
 
-    def leave(self) -> None:
-        """Note what this stream brought."""
-        if self._first_token_at_s is not None:
-            stretch = Stretch(self._asked_at_s, self._first_token_at_s, self._task.log.appended_at_s)
-            self._task.stretches.append(stretch)
-
     def _begin(self, frame: sse.Frame) -> None:
-        self._first_token_at_s = time.monotonic()
+        self._has_tokens, self._first_token_at_s = True, time.monotonic()
         if self._task.tokens_seen:
             numbered_token(frame, self._task.tokens_seen)
 
@@ -153,7 +162,7 @@ class _Stream:
         return False
 
     def _hear(self, narration: Narration) -> None:
-        if self._goes_on and self._first_token_at_s is None and narration.level == "info":
+        if self._goes_on and not self._has_tokens and narration.level == "info":
             return  # how an answer begins was told when it began
         self._task.hear(narration)
         self._publish(narration)
@@ -174,8 +183,8 @@ class _Stream:
             # meant for the request before this one, and late: the answer is not at its end
             raise StreamTruncatedError("the worker ended an answer that nobody has cancelled")
         if task.stretches:
-            self.leave()
-            end = told_as_one(end, task.stretches)
+            self._last_event_at_s = task.log.appended_at_s
+            end = told_as_one(end, (*task.stretches, *self.stretches))
         task.narrator.tell("finished", "worker finished inference", cute="🏁")
         task.complete(end)
 
@@ -184,7 +193,7 @@ def _checked_end(task: Task, frame: sse.Frame) -> dict[str, Any]:
     """The data of an `end` event, fields of a newer worker included."""
     end = frame.json()
     try:
-        EndEvent.model_validate(end)
+        end |= EndEvent.model_validate(end).model_dump(mode="json", exclude_unset=True)
     except ValidationError as error:
         wrong = ", ".join(".".join(map(str, fault["loc"])) for fault in error.errors())
         raise BadPeerError(f"the worker's last event is not as it should be: {wrong}") from None

@@ -1,5 +1,6 @@
 """Every knob of the queen, once, typed, with its unit."""
 
+from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
@@ -19,6 +20,7 @@ class QueenSettings(DaemonSettings):
     port: int = Field(default=8080, ge=0, le=65_535, description="0 lets the system choose; the URL is reported.")
     bind: str = Field(default="127.0.0.1", description="Anything but loopback wants the token on every route.")
     allowed_hosts: tuple[str, ...] = Field(default=(), description="Names this queen answers to besides localhost.")
+    wheels_dir: Path | None = Field(default=None, description="Engine wheels that go along to nodes where they fit.")
     hive_port: int = Field(default=9200, ge=0, le=65_535, description="Where she starts a hive, if it is free.")
     queue_per_model: int = Field(default=64, ge=1, description="Tasks that may wait for one model.")
     queue_in_all: int = Field(default=256, ge=1, description="Tasks that may wait in all.")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from queen_rbee.errands import Errands
 from queen_rbee.holds import Holds
 from queen_rbee.task_registry import TaskRegistry
 from rbee_shared.narration import Narration, Sink
@@ -13,6 +14,7 @@ class Voices:
 
     publish: Sink
     tasks: TaskRegistry
+    errands: Errands
     holds: Holds
 
     def speak(self, narration: Narration) -> None:
@@ -23,7 +25,7 @@ class Voices:
     def hear(self, node: str, narration: Narration) -> None:
         """A line of that node's hive or of its workers."""
         line = narration.on_node(node)
-        if self.tasks.route(line):
+        if self.tasks.route(line) or self.errands.route(line):
             self.publish(line)
         else:
             self.speak(line)

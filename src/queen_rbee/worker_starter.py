@@ -44,7 +44,10 @@ class WorkerStarter:
         Raises:
             ModelNotFoundError, ModelInvalidError, ForbiddenError: it does not, or may not.
         """
-        if any(facts.model_ref == task.wish.model_ref for facts in self.matchmaker.workers.facts()):
+        if any(
+            (facts.node, facts.model_ref) == (entry.node, task.wish.model_ref)
+            for facts in self.matchmaker.workers.facts()
+        ):
             return  # it is loaded there already
         hive = self.contacts.client_of(entry)
         row = await self._find_model(hive, task.wish.model_ref, trusted=trusted)

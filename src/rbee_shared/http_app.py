@@ -179,15 +179,18 @@ class _BoundedBody:
         raise RequestTimeoutError(f"the request's body did not arrive within {self._body_s:.0f} s")
 
 
-def json_body(model: type[ModelT]) -> Callable[[Request], Awaitable[ModelT]]:
+def json_body(model: type[ModelT], *, may_be_empty: bool = False) -> Callable[[Request], Awaitable[ModelT]]:
     """A dependency that reads `model` from the body, whatever Content-Type curl put on it.
+
+    `may_be_empty`: no body at all is an object without fields.
 
     Raises:
         InvalidRequestError: the body is not JSON, or has wrong values; all of them stand in `details.errors`.
     """
 
     async def read(request: Request) -> ModelT:
-        return parse_body(model, await request.body())
+        body = await request.body()
+        return parse_body(model, b"{}" if may_be_empty and not body.strip() else body)
 
     return read
 
@@ -201,6 +204,20 @@ def parse_body(model: type[ModelT], data: bytes) -> ModelT:
     except (ValueError, RecursionError) as error:
         fault = {"field": "", "constraint": "json", "message": str(error)}
         raise InvalidRequestError("the body is not JSON", details={"errors": [fault]}) from None
+
+
+async def until_hung_up(request: Request, wait: Callable[[], Awaitable[object]]) -> None:
+    """Return when `wait` does, or as soon as the client has hung up. The body has been read."""
+    async with anyio.create_task_group() as group:
+
+        async def hear() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            group.cancel_scope.cancel()
+
+        group.start_soon(hear)
+        await wait()
+        group.cancel_scope.cancel()
 
 
 def require_local_host(headers: Headers, allowed_hosts: Iterable[str]) -> None:

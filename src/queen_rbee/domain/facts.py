@@ -66,9 +66,12 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a task asks for. `device` is an index, an id such as `cuda:1` or `gpu1`, or None for any."""
+    """What a task asks for. `device` is an index, an id such as `cuda:1` or `gpu1`, or None for any.
+
+    `node` None: any of them; it is chosen before a worker is.
+    """
 
     model_ref: str
-    node: str
+    node: str | None
     backend: str | None = None
     device: int | str | None = None

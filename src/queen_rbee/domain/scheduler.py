@@ -55,7 +55,8 @@ Placement = UseWorker | SpawnWorker | Wait | Refuse | NodeLost
 
 
 def place(wish: Wish, cluster: Cluster) -> Placement:
-    """Choose where `wish` runs."""
+    """Choose where `wish` runs, on the node that it names."""
+    assert wish.node is not None
     if wish.node in cluster.silent:
         return Wait(f"the hive at {wish.node} does not answer at the moment")
     devices = [device for device in cluster.devices if device.node == wish.node]

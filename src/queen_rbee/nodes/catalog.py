@@ -14,7 +14,7 @@ import aiosqlite
 import anyio
 from pydantic import ValidationError
 
-from queen_rbee.domain.nodes.node import Node
+from queen_rbee.domain.nodes.node import KnownDevice, Node
 from rbee_shared.contracts.nodes import Devices, NodeFault, Transport
 from rbee_shared.errors import NodeNotFoundError, RbeeError
 from rbee_shared.ids import new_secret
@@ -62,10 +62,15 @@ class NodeCatalog:
 
     async def nodes(self) -> tuple[Node, ...]:
         """All nodes, ordered by name."""
-        models = await self._names("SELECT hive, name FROM models")
-        devices = await self._names("SELECT hive, id FROM devices ORDER BY hive, id")
+        models: dict[str, set[str]] = {}
+        for row in await self._db.execute_fetchall("SELECT hive, name FROM models"):
+            models.setdefault(row["hive"], set()).add(row["name"])
+        devices: dict[str, list[KnownDevice]] = {}
+        for row in await self._db.execute_fetchall("SELECT * FROM devices ORDER BY hive, id"):
+            device = KnownDevice(row["id"], row["backend"], row["memory_bytes"])
+            devices.setdefault(row["hive"], []).append(device)
         rows = await self._db.execute_fetchall("SELECT * FROM hives ORDER BY name")
-        return tuple(_node(row, models.get(row["name"], ()), devices.get(row["name"], ())) for row in rows)
+        return tuple(_node(row, models.get(row["name"], ()), tuple(devices.get(row["name"], ()))) for row in rows)
 
     async def find(self, wanted: str) -> Node | None:
         """The node of that name, else the one at that address."""
@@ -154,15 +159,8 @@ class NodeCatalog:
         async with transaction(self._db, self._writing, self._path):
             yield
 
-    async def _names(self, query: str) -> dict[str, tuple[str, ...]]:
-        """The second column of the query's rows, by the first."""
-        found: dict[str, list[str]] = {}
-        for name, value in await self._db.execute_fetchall(query):
-            found.setdefault(name, []).append(value)
-        return {name: tuple(values) for name, values in found.items()}
 
-
-def _node(row: Any, models: Iterable[str], devices: tuple[str, ...]) -> Node:
+def _node(row: Any, models: Iterable[str], devices: tuple[KnownDevice, ...]) -> Node:
     return Node(
         name=row["name"],
         transport=row["transport"],

@@ -5,8 +5,8 @@ who waits for the connection is told in bounded time that it is back, or that it
 """
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -51,9 +51,24 @@ class NodeLink:
         """It broke, and could not be made anew in time."""
         return self._is_over
 
-    def when_back(self, action: Back) -> None:
-        """Call `action` after every reconnection."""
+    @property
+    def back_url(self) -> str:
+        """Where that machine's hive reaches this queen, after `open_back`; another one after a break, perhaps."""
+        return f"http://127.0.0.1:{self._back_port}"
+
+    @contextmanager
+    def when_back(self, action: Back) -> Generator[None]:
+        """Call `action` after every reconnection, for the length of the block."""
         self._when_back.append(action)
+        try:
+            yield
+        finally:
+            self._when_back.remove(action)
+
+    async def wait_over(self) -> None:
+        """Return when it is lost for good."""
+        while not self._is_over:
+            await self._changed.wait()
 
     async def connection(self) -> SshConnection:
         """The connection, waited for if it is being made anew.
@@ -80,13 +95,12 @@ class NodeLink:
                 self._local_ports[port] = await connection.forward(port)
         return f"http://127.0.0.1:{self._local_ports[port]}"
 
-    async def callback_url(self) -> str:
-        """Where that machine's hive reaches this queen, inside the connection."""
+    async def open_back(self) -> None:
+        """Let that machine's hive reach this queen, inside the connection."""
         connection = await self.connection()
         async with self._forwarding:
             if self._back_port is None:
                 self._back_port = await connection.forward_back(await self._callbacks.socket_path())
-        return f"http://127.0.0.1:{self._back_port}"
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Connect, say so, and stay connected; ends when it is over.
@@ -131,7 +145,7 @@ class NodeLink:
                 self._back_port = await connection.forward_back(path, self._back_port)
         self._connection = connection
         self._change()
-        for action in self._when_back:
+        for action in list(self._when_back):
             await action()
 
     def _say(self, action: str, text: str, cute: str, level: Level = "info") -> None:

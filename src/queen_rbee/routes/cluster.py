@@ -5,8 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from queen_rbee.dependencies import ServicesDep, local_or_token, with_token
-from queen_rbee.hive_registry import devices_as_dict
-from rbee_shared.contracts.nodes import HeartbeatAnswer, HiveHeartbeat, NodeList, NodeState, NodeView
+from rbee_shared.contracts.nodes import HeartbeatAnswer, HiveHeartbeat
 from rbee_shared.contracts.workers import WorkerReady, WorkerView
 from rbee_shared.errors import ShuttingDownError
 from rbee_shared.http_app import json_body
@@ -19,28 +18,6 @@ router = APIRouter()
 async def workers(services: ServicesDep) -> dict[str, tuple[WorkerView, ...]]:
     """The routing view of every worker."""
     return {"workers": services.matchmaker.workers.views()}
-
-
-@router.get("/v2/nodes", dependencies=[Depends(with_token)])
-async def nodes(services: ServicesDep) -> NodeList:
-    """Every node of the catalog with what is known of it now."""
-    views = []
-    counts = [worker.node_name for worker in services.matchmaker.workers.views()]
-    for row in await services.catalog.nodes():
-        entry = services.hives.get(row.name)
-        views.append(
-            NodeView(
-                name=row.name,
-                transport=row.transport,
-                state=entry.state if entry else NodeState.OFFLINE,
-                url=entry.url if entry else None,
-                version=entry.version if entry else None,
-                last_seen_ms=row.last_seen_unix * 1000 if row.last_seen_unix else None,
-                devices=devices_as_dict(entry) if entry else None,
-                workers=counts.count(row.name),
-            )
-        )
-    return NodeList(nodes=tuple(views))
 
 
 @router.get("/v2/events", dependencies=[Depends(with_token)])

@@ -1,6 +1,5 @@
 """`/v2/tasks`: submit in three forms, look, follow, cancel."""
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import anyio
@@ -11,7 +10,7 @@ from queen_rbee.dependencies import ServicesDep, TrustedDep, local_or_token, wit
 from queen_rbee.services import Services
 from queen_rbee.task import Task
 from rbee_shared.contracts.tasks import TaskAccepted, TaskList, TaskRequest, TaskView
-from rbee_shared.http_app import error_response, json_body
+from rbee_shared.http_app import error_response, json_body, until_hung_up
 from rbee_shared.sse_response import EventStream, last_event_id
 
 router = APIRouter()
@@ -32,7 +31,7 @@ async def submit(request: Request, body: RequestDep, services: ServicesDep, trus
     """
     wants_stream = body.stream if body.stream is not None else _accepts_stream(request)
     waits = body.stream is False
-    task = services.dispatcher.submit(body, attached=wants_stream or waits, trusted=trusted)
+    task = await services.dispatcher.submit(body, attached=wants_stream or waits, trusted=trusted)
     headers = {"X-Rbee-Task-Id": task.id}
     if wants_stream:
         return _event_stream(services, task, 0, headers)
@@ -102,21 +101,13 @@ def _event_stream(services: Services, task: Task, after: int, headers: dict[str,
 async def _final_answer(request: Request, services: Services, task: Task, headers: dict[str, str]) -> Response:
     leave = services.dispatcher.attend(task)
     try:
-        async with anyio.create_task_group() as group:
-            group.start_soon(_leave_on_hang_up, request, leave)
-            await task.finished.wait()
-            group.cancel_scope.cancel()
+        await until_hung_up(request, task.finished.wait)
     finally:
         leave()
+    await task.finished.wait()
     if task.error is not None:
         refusal = error_response(task.error, request.app.state.source)
         refusal.headers.update(headers)
         return refusal
     answer: dict[str, Any] = {**(task.result or {}), "status": task.state, "text": task.answer_text()}
     return JSONResponse({**answer, "task_id": task.id, "job_id": task.id}, headers=headers)
-
-
-async def _leave_on_hang_up(request: Request, leave: Callable[[], None]) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    leave()

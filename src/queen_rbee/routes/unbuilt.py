@@ -13,10 +13,6 @@ _FOR_PROGRAMS_HERE = (
     "POST /v1/embeddings",
 )
 _WITH_TOKEN = (
-    "POST /v2/nodes",
-    "DELETE /v2/nodes/{name}",
-    "POST /v2/nodes/{name}/{action}",
-    "GET|POST|DELETE /v2/nodes/{name}/pool/{rest:path}",
     "GET|DELETE /v2/sessions/{session_id}",
     "GET /metrics",
 )

@@ -33,6 +33,16 @@ _SSH_PORT = 22
 
 
 @dataclass(frozen=True)
+class Shown:
+    """The host key of a machine, where it was found, and the fingerprints that are trusted for it."""
+
+    key: HostKey
+    host: str
+    port: int
+    known: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Dialler:
     """`config`: OpenSSH's file. Times in seconds; `tries` counts attempts at a machine that does not answer."""
 
@@ -60,8 +70,8 @@ class Dialler:
             await anyio.sleep(_PAUSE_S)
         raise AssertionError("unreachable: the last try returns or raises")
 
-    async def presented_key(self, target: Target) -> tuple[HostKey, str, int]:
-        """The host key that `target` shows now, trusted or not, with its host and port.
+    async def presented_key(self, target: Target) -> Shown:
+        """The host key that `target` shows now, trusted or not.
 
         Raises:
             SshUnreachableError: nobody answers there.
@@ -71,11 +81,11 @@ class Dialler:
             connection = await attempt.make()
         except (SshHostKeyUnknownError, SshHostKeyChangedError):
             assert attempt.presented is not None
-            return attempt.presented, attempt.host, attempt.port
+            return Shown(attempt.presented, attempt.host, attempt.port, attempt.known)
         connection.abort()  # a certificate of an authority that is trusted: there is nothing to confirm
         shown = connection.get_server_host_key()
         assert shown is not None
-        return HostKey.of(shown), attempt.host, attempt.port
+        return Shown(HostKey.of(shown), attempt.host, attempt.port, attempt.known)
 
 
 class _Attempt(asyncssh.SSHClient):
@@ -85,7 +95,7 @@ class _Attempt(asyncssh.SSHClient):
         self._dialler = dialler
         self._target = target
         self._trust_nothing = trust_nothing
-        self._known: tuple[str, ...] = ()
+        self.known: tuple[str, ...] = ()
         self._offered: list[str] = []
         self.presented: HostKey | None = None
         self.host, self.port = target.host, target.port or _SSH_PORT
@@ -136,7 +146,7 @@ class _Attempt(asyncssh.SSHClient):
         """Called by asyncssh when it knows whom it talks to."""
         self.host, self.port = host, port or _SSH_PORT
         keys = trusted.match(host, address, port)
-        self._known = tuple(HostKey.of(key).fingerprint for key in keys[0])
+        self.known = tuple(HostKey.of(key).fingerprint for key in keys[0])
         return ([], [], []) if self._trust_nothing else keys
 
     @override
@@ -150,10 +160,10 @@ class _Attempt(asyncssh.SSHClient):
             return SshHostKeyChangedError(f"{self._where()}: {error}")
         key = self.presented
         facts = {"host": self.host, "port": self.port, "key_type": key.key_type, "fingerprint": key.fingerprint}
-        if not self._known:
+        if not self.known:
             text = f"{self._where()} shows a host key that nobody has confirmed yet: {key.fingerprint} ({key.key_type})"
             return SshHostKeyUnknownError(text, hint=self._hint("add"), details=facts)
-        known = ", ".join(self._known)
+        known = ", ".join(self.known)
         text = f"{self._where()} shows the host key {key.fingerprint}, and not the one that was confirmed: {known}"
         details = {**facts, "known_fingerprint": known}
         return SshHostKeyChangedError(text, hint=self._hint("trust"), details=details)
@@ -179,8 +189,8 @@ class _Attempt(asyncssh.SSHClient):
 
     def _no_common_key(self, error: Exception) -> RbeeError:
         """With keys known for it asyncssh asks for those kinds only: a machine with none of them has changed."""
-        if self._known:
-            known = ", ".join(self._known)
+        if self.known:
+            known = ", ".join(self.known)
             text = f"{self._where()} has no host key of the kind that was confirmed ({known}): {error}"
             return SshHostKeyChangedError(text, hint=self._hint("trust"), details={"known_fingerprint": known})
         return SshUnreachableError(f"{self._where()}: {error}")

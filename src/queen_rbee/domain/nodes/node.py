@@ -10,10 +10,23 @@ DEFAULT_HIVE_PORT = 9200
 
 
 @dataclass(frozen=True)
+class KnownDevice:
+    """A device that a node had when it was last heard."""
+
+    id: str
+    backend: str
+    memory_bytes: int
+
+    @property
+    def is_gpu(self) -> bool:
+        return self.backend != "cpu"
+
+
+@dataclass(frozen=True)
 class Node:
     """One row of the catalog. What is None is left to the configuration of SSH, or to the default.
 
-    `models`: every name under which it knew a model when it was last heard; `devices`: the ids of its devices then.
+    `models`: every name under which it knew a model when it was last heard; `devices`: what it had then.
     `serving`: a hive of this queen was running there when she last knew. `last_seen_unix` is in seconds.
     """
 
@@ -32,7 +45,7 @@ class Node:
     last_seen_unix: int | None = None
     last_error: NodeFault | None = None
     models: frozenset[str] = field(default_factory=frozenset)
-    devices: tuple[str, ...] = ()
+    devices: tuple[KnownDevice, ...] = ()
 
     @property
     def is_local(self) -> bool:

@@ -1,0 +1,120 @@
+"""Removes rbee from the node it runs on. What rbee has not made stays, and is named.
+
+Refuses while anything of it runs, and where the directory is not one that a queen has installed into. Symbolic links
+are removed, never followed. Broken off, it can be done again: the sign by which it knows the directory goes last.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from queen_rbee.nodes.far.ground import (
+    LOCK,
+    HungUp,
+    Lifeline,
+    Refusal,
+    Voice,
+    is_held,
+    leave,
+    only_one,
+    processes_of,
+    refusal_of,
+)
+
+_BLOCK_BYTES = 512
+_INSTALLERS = ("current", "previous", "versions", "wheels", ".current.*", ".previous.*", ".token.*")
+_MODELS = ("models", "models.db*")
+_HIVES = ("workers", "workers.db*", "logs", "run", "token")
+_OF_A_QUEEN = "queen.db"
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the queen wants."""
+
+    nonce: str
+    home: str
+    keep_models: bool
+    wait_s: float
+    silence_s: float
+
+
+def main(order_json: str) -> None:
+    """Do it, and say how it ended. Never returns."""
+    order = Order(**json.loads(order_json))
+    voice = Voice(order.nonce)
+    lifeline = Lifeline(order.silence_s)
+    lifeline.listen()
+    try:
+        voice.say(done=removed(order, voice))
+    except Refusal as refusal:
+        voice.fail(refusal)
+    except HungUp:
+        voice.fail(Refusal("interrupted", "removing rbee was broken off"))
+    except OSError as error:
+        voice.fail(refusal_of(error))
+    else:
+        leave(0)
+    leave(1)
+
+
+def removed(order: Order, voice: Voice) -> dict[str, Any]:
+    """How much was freed, and what stays."""
+    home = Path(order.home)
+    if not home.exists():
+        return {"freed_bytes": 0, "left": []}
+    require_ours(home)
+    with only_one(home, voice, order.wait_s):
+        require_at_rest(home)
+        freed_bytes = sum(_remove(path) for path in _doomed(home, keep_models=order.keep_models))
+        left = sorted(path.name for path in home.iterdir() if path.name != LOCK)
+        (home / LOCK).unlink()
+    if not left and not home.is_symlink():
+        home.rmdir()
+    return {"freed_bytes": freed_bytes, "left": left}
+
+
+def require_ours(home: Path) -> None:
+    """Raise unless `home` is a directory of this user that an installation has been in."""
+    account = Path.home().resolve()
+    real = home.resolve()
+    if not real.is_dir() or real == account or real in account.parents:
+        raise Refusal("foreign", f"{home} is not a directory of rbee's own")
+    if real.stat().st_uid != os.geteuid() or not (real / LOCK).is_file() or (real / LOCK).is_symlink():
+        raise Refusal("foreign", f"no queen has installed rbee in {home}, so nothing is removed there")
+
+
+def require_at_rest(home: Path) -> None:
+    """Raise while something runs from it or in it, on this machine or on another one that shares it."""
+    running = processes_of(home / "versions")
+    held = [str(lock.relative_to(home)) for lock in sorted(home.glob("run/*/*.lock")) if is_held(lock)]
+    if running or held:
+        what = ", ".join([*(f"pid {pid}" for pid in running), *held])
+        raise Refusal("running", f"rbee still runs in {home}: {what}")
+
+
+def _doomed(home: Path, *, keep_models: bool) -> Iterable[Path]:
+    """Where a queen lives too, what her own hive has made is hers."""
+    names = list(_INSTALLERS)
+    if not (home / _OF_A_QUEEN).exists():
+        names += [*_HIVES, *(() if keep_models else _MODELS)]
+    return [path for name in names for path in sorted(home.glob(name))]
+
+
+def _remove(path: Path) -> int:
+    """The bytes that it took."""
+    if path.is_symlink() or not path.is_dir():
+        size = _size_bytes(path)
+        path.unlink()
+        return size
+    size = _size_bytes(path) + sum(_size_bytes(below) for below in path.rglob("*"))
+    shutil.rmtree(path)
+    return size
+
+
+def _size_bytes(path: Path) -> int:
+    return path.lstat().st_blocks * _BLOCK_BYTES

@@ -1,0 +1,83 @@
+"""Wakes the hive of another machine over SSH, or adopts the one that an operator started there."""
+
+from dataclasses import dataclass
+
+from typing_extensions import override
+
+from queen_rbee.callbacks import Callbacks
+from queen_rbee.domain.nodes.node import DEFAULT_HIVE_PORT, Node
+from queen_rbee.domain.nodes.probe_report import HiveThere
+from queen_rbee.hive_arrival import HiveArrival
+from queen_rbee.hive_registry import HiveEntry
+from queen_rbee.nodes.link import Links, NodeLink
+from queen_rbee.nodes.preparation import Preparation, Prepared, Visit
+from queen_rbee.nodes.remote_start import Place, RemoteStart
+from queen_rbee.nodes.waker import Doing, Gone, Waker
+from queen_rbee.reach import Callback
+from queen_rbee.ssh.target import Target
+from rbee_shared.errors import HiveOwnedError
+from rbee_shared.narration import Narrator
+
+
+@dataclass(frozen=True)
+class SshReach:
+    """Everything inside the node's SSH connection."""
+
+    link: NodeLink
+    token: str
+
+    @property
+    def callback(self) -> Callback:
+        return Callback(self.link.back_url, self.token)
+
+    async def url(self, url: str) -> str:
+        return await self.link.url(url)
+
+
+@dataclass(frozen=True)
+class SshWaker(Waker):
+    """For nodes of transport `ssh`."""
+
+    links: Links
+    callbacks: Callbacks
+    preparation: Preparation
+    start: RemoteStart
+    arrival: HiveArrival
+
+    @override
+    async def wake(self, node: Node, tell: Narrator, doing: Doing, gone: Gone) -> HiveEntry:
+        tell.tell("wake_hive", f"waking the hive at {node.name} over SSH", cute="🐝")
+        doing(f"connecting to {node.name} over SSH")
+        async with self.links.use(Target.of(node)) as link:
+            visit = Visit(node, await link.connection(), tell, doing)
+            prepared = await self.preparation.prepare(visit, may_install=node.installs)
+            await link.open_back()
+            reach = SshReach(link, self.callbacks.new_token(node.name))
+            doing(f"waiting for the hive at {node.name} to start")
+            if prepared.hive is not None:
+                entry = await self._adopted(node, prepared.hive, prepared, reach, tell)
+                if entry is not None:
+                    self.start.keep(node, entry)
+                    return entry
+            options = ["--port", str(node.hive_port or DEFAULT_HIVE_PORT)]
+            return await self.start.start(
+                Place(node, prepared.home, prepared.version.argv("rbee-hive")), reach, options, gone
+            )
+
+    async def _adopted(
+        self, node: Node, hive: HiveThere, prepared: Prepared, reach: SshReach, tell: Narrator
+    ) -> HiveEntry | None:
+        """The hive that its run file names; None if that is not what answers there."""
+        health = await self.arrival.looked_at(await reach.url(hive.url))
+        if health is None or health.get("instance") != hive.instance:
+            return None
+        tell.tell("adopt_hive", f"adopting the hive that already runs on {node.name} at {hive.url}", cute="🤝")
+        try:
+            return await self.arrival.adopted(node.name, hive.url, reach, hive.instance)
+        except HiveOwnedError as error:
+            who = f"pid {hive.pid} of {prepared.user} on {node.name}"
+            raise HiveOwnedError(
+                f"{error.message} ({who})",
+                hint=error.hint,
+                details={**error.details, "pid": hive.pid, "user": prepared.user},
+            ) from None
