@@ -115,6 +115,13 @@ class Hub:
         self.tokens |= self.repos[name].readers
         return self.repos[name]
 
+    def clear(self) -> None:
+        """Have nothing, do everything right, and remember no request."""
+        self.repos.clear()
+        self.script.clear()
+        self.seen.clear()
+        self.tokens.clear()
+
     def file_url(self, name: str, path: str) -> str:
         return f"{self.url}/{name}/resolve/{self.repos[name].commit}/{quote(path)}"
 
@@ -145,8 +152,8 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 512
 
-    def __init__(self, port: int, hub: Hub, handler: type["_Handler"]) -> None:
-        super().__init__(("127.0.0.1", port), handler)
+    def __init__(self, address: tuple[str, int], hub: Hub, handler: type["_Handler"]) -> None:
+        super().__init__(address, handler)
         self.hub = hub
         self.open: set[socket.socket] = set()
 
@@ -382,12 +389,14 @@ def _unsigned(place: str) -> tuple[str, str]:
 
 
 @contextmanager
-def running_hub(scratch: Path, port: int = 0) -> Generator[Hub]:
-    """A Hub and its CDN, on loopback, until the block is left."""
+def running_hub(
+    scratch: Path, port: int = 0, *, address: str = "127.0.0.1", cdn_name: str = "localhost"
+) -> Generator[Hub]:
+    """A Hub and its CDN until the block is left; `cdn_name` is another name of `address`, and so another host."""
     hub = Hub(scratch)
-    servers = [_Server(port, hub, _HubHandler), _Server(0, hub, _CdnHandler)]
-    hub.url = f"http://127.0.0.1:{servers[0].server_port}"
-    hub.cdn_url = f"http://localhost:{servers[1].server_port}"  # another name, so that it is another host
+    servers = [_Server((address, port), hub, _HubHandler), _Server((address, 0), hub, _CdnHandler)]
+    hub.url = f"http://{address}:{servers[0].server_port}"
+    hub.cdn_url = f"http://{cdn_name}:{servers[1].server_port}"
     threads = [threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True) for server in servers]
     for thread in threads:
         thread.start()

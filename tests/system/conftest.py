@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from tests.support.cluster import Cluster
 from tests.support.models import endless_model
+from tests.support.skips import pytest_runtest_makereport
+
+__all__ = ["pytest_runtest_makereport"]
 
 
 @pytest.fixture

@@ -64,11 +64,22 @@ class Dialler:
             attempt = _Attempt(self, target)
             try:
                 return await attempt.make()
-            except SshUnreachableError:
+            except SshUnreachableError as error:
+                if attempt.known and (change := await self._change(attempt, target)) is not None:
+                    raise change from None
                 if not left:
-                    raise
+                    raise error from None
             await anyio.sleep(_PAUSE_S)
         raise AssertionError("unreachable: the last try returns or raises")
+
+    async def _change(self, attempt: "_Attempt", target: Target) -> RbeeError | None:
+        """Asked for the kinds of key that are known of it, a server that has none of them just hangs up."""
+        try:
+            shown = await self.presented_key(target)
+        except RbeeError:
+            return None
+        attempt.presented = shown.key
+        return None if shown.key.fingerprint in attempt.known else attempt.untrusted()
 
     async def presented_key(self, target: Target) -> Shown:
         """The host key that `target` shows now, trusted or not.
@@ -107,12 +118,10 @@ class _Attempt(asyncssh.SSHClient):
             raise self._unusable(error) from None
         try:
             return await asyncssh.connect(self._target.host, config=None, options=options)
-        except asyncssh.HostKeyNotVerifiable as error:
-            raise self._untrusted(error) from None
+        except asyncssh.HostKeyNotVerifiable:
+            raise self.untrusted() from None
         except asyncssh.PermissionDenied:
             raise self._refused(options) from None
-        except asyncssh.KeyExchangeFailed as error:
-            raise self._no_common_key(error) from None
         except (TimeoutError, OSError, asyncssh.Error) as error:
             raise SshUnreachableError(f"{self._where()}: {_why(error)}") from None
 
@@ -146,7 +155,7 @@ class _Attempt(asyncssh.SSHClient):
         """Called by asyncssh when it knows whom it talks to."""
         self.host, self.port = host, port or _SSH_PORT
         keys = trusted.match(host, address, port)
-        self.known = tuple(HostKey.of(key).fingerprint for key in keys[0])
+        self.known = tuple(dict.fromkeys(HostKey.of(key).fingerprint for key in keys[0]))
         return ([], [], []) if self._trust_nothing else keys
 
     @override
@@ -155,10 +164,10 @@ class _Attempt(asyncssh.SSHClient):
         self.presented = HostKey.of(key)
         return False
 
-    def _untrusted(self, error: Exception) -> RbeeError:
-        if self.presented is None:
-            return SshHostKeyChangedError(f"{self._where()}: {error}")
-        key = self.presented
+    def untrusted(self) -> RbeeError:
+        """Why its host key does not do."""
+        if (key := self.presented) is None:
+            return SshHostKeyChangedError(f"{self._where()} shows a host key that is revoked", hint=self._hint("trust"))
         facts = {"host": self.host, "port": self.port, "key_type": key.key_type, "fingerprint": key.fingerprint}
         if not self.known:
             text = f"{self._where()} shows a host key that nobody has confirmed yet: {key.fingerprint} ({key.key_type})"
@@ -187,16 +196,8 @@ class _Attempt(asyncssh.SSHClient):
         hint = f"Put your public key there: ssh-copy-id {options.username}@{self.host}; or name another one: --key FILE"
         return SshAuthFailedError(text, hint=hint, details={"user": options.username, "keys_tried": tried})
 
-    def _no_common_key(self, error: Exception) -> RbeeError:
-        """With keys known for it asyncssh asks for those kinds only: a machine with none of them has changed."""
-        if self.known:
-            known = ", ".join(self.known)
-            text = f"{self._where()} has no host key of the kind that was confirmed ({known}): {error}"
-            return SshHostKeyChangedError(text, hint=self._hint("trust"), details={"known_fingerprint": known})
-        return SshUnreachableError(f"{self._where()}: {error}")
-
     def _unusable(self, error: Exception) -> RbeeError:
-        if isinstance(error, asyncssh.KeyEncryptionError):
+        if isinstance(error, asyncssh.KeyEncryptionError) or "passphrase" in str(error).lower():
             return SshAuthFailedError(
                 f"the key {self._target.key or 'named in ~/.ssh/config'} for {self._target.node} has a passphrase",
                 hint="Hand it to your agent first: ssh-add FILE",

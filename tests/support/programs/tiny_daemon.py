@@ -1,4 +1,4 @@
-"""A daemon with a body of three lines, for what every daemon does: `tiny_daemon.py BODY [--parent stdin]`."""
+"""A daemon with a body of three lines, for what every daemon does: `tiny_daemon.py BODY [--parent stdin|ssh]`."""
 
 import signal
 import sys
@@ -10,6 +10,7 @@ import anyio.lowlevel
 from rbee_shared.daemon import Daemon, run_daemon
 from rbee_shared.errors import ModelInvalidError
 from rbee_shared.narration import Narrator
+from rbee_shared.parent import parent_of
 from rbee_shared.parent_death import die_with_parent
 
 
@@ -23,6 +24,22 @@ async def serves(daemon: Daemon) -> None:
     await daemon.stopping.requested.wait()
     how = "abruptly" if daemon.stopping.abrupt else "gently"
     Narrator("hive", daemon.hub.publish).tell("down", f"stopping {how}: {daemon.stopping.reason}")
+
+
+async def counts(daemon: Daemon) -> None:
+    """Tells of every hangup."""
+    _up(daemon)
+    narrator, seen = Narrator("hive", daemon.hub.publish), 0
+    async with anyio.create_task_group() as group:
+        group.start_soon(_end_when_asked, daemon, group.cancel_scope)
+        while True:
+            seen = await daemon.hangups.beyond(seen)
+            narrator.tell("hangup", f"hung up {seen} times")
+
+
+async def _end_when_asked(daemon: Daemon, scope: anyio.CancelScope) -> None:
+    await daemon.stopping.requested.wait()
+    scope.cancel()
 
 
 async def clings(daemon: Daemon) -> None:
@@ -57,9 +74,9 @@ async def ends(_: Daemon) -> None:
 
 
 _BODIES: dict[str, Callable[[Daemon], Awaitable[None]]] = {
-    each.__name__: each for each in (serves, clings, blocks, refuses, breaks, ends)
+    each.__name__: each for each in (serves, counts, clings, blocks, refuses, breaks, ends)
 }
 
 if __name__ == "__main__":
     die_with_parent(signal.SIGKILL)
-    sys.exit(run_daemon("tiny", _BODIES[sys.argv[1]], with_parent="--parent" in sys.argv))
+    sys.exit(run_daemon("tiny", _BODIES[sys.argv[1]], parent=parent_of(sys.argv[1:])))
