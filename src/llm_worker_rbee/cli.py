@@ -10,6 +10,7 @@ from llm_worker_rbee.engine_path import use_engine
 from llm_worker_rbee.probe import run_probe
 from rbee_shared.daemon import Daemon, run_daemon
 from rbee_shared.errors import InvalidRequestError, RbeeError
+from rbee_shared.parent import Parent
 from rbee_shared.settings import load_settings
 from rbee_shared.version_option import VersionOption
 
@@ -46,7 +47,7 @@ def worker(  # noqa: PLR0917 - typer calls it by name
     version: VersionOption = False,
 ) -> None:
     """Serve one model. Started by a hive, or by hand with --local-mode."""
-    if parent not in {None, "stdin"}:
+    if parent not in {None, Parent.STDIN}:
         raise typer.BadParameter("only `stdin` is known", param_hint="--parent")
     if probe:
         sys.exit(run_probe(engine_path))
@@ -80,7 +81,7 @@ def worker(  # noqa: PLR0917 - typer calls it by name
         _require_sense(settings, daemon)
         await serve_model(daemon, settings)
 
-    sys.exit(run_daemon(PROGRAM, body, with_parent=parent is not None, logs_to_stderr=parent is not None))
+    sys.exit(run_daemon(PROGRAM, body, parent=Parent(parent) if parent else None, logs_to_stderr=parent is not None))
 
 
 def run() -> None:

@@ -42,6 +42,16 @@ class HiveContacts:
     def client_of(self, entry: HiveEntry) -> HiveClient:
         return HiveClient(self.client, entry.url, self.identity.token, entry.epoch)
 
+    async def address(self, node: str, url: str) -> str:
+        """Where a worker of that node that calls itself `url` answers from here; a lost connection is waited for.
+
+        Raises:
+            NodeUnreachableError: the node is lost.
+        """
+        if (entry := self.hives.get(node)) is None:
+            raise NodeUnreachableError(f"the hive at {node} is gone")
+        return await entry.reach.url(url)
+
     def follow(self, entry: HiveEntry, after: int) -> None:
         """Hear the hive's lines after number `after` by its event stream, for as long as it is known."""
         entry.stop_hearing()

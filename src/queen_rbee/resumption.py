@@ -16,7 +16,7 @@ from queen_rbee.task import Task
 from rbee_shared.errors import CancelledTaskError, NodeUnreachableError, RbeeError, StreamTruncatedError
 
 _LOG = logging.getLogger("rbee.queen.resumption")
-_BARREN_STREAMS = 5
+_BARREN_TRIES = 5
 _PAUSE_S = 0.05
 _PAUSE_MAX_S = 0.5
 
@@ -51,13 +51,15 @@ class Resumption:
         self._window_s = window_s
         self._standing: Standing | None = None
         self._gives_up_at_s = 0.0
-        self._barren = 0
+        self._tries = 0
+        self._pause_s = _PAUSE_S
 
     async def run(self, body: Mapping[str, Any]) -> None:
         """Return when the task has its last event. `body`: of the first request.
 
         Raises:
             StreamTruncatedError, NodeUnreachableError: the last cut, which could not be overcome.
+            CancelledTaskError: the stream broke off while a cancel was under way.
             RbeeError: the worker's process died, refused the request, or failed.
             BadPeerError: what reached the log is no answer that could go on.
         """
@@ -76,14 +78,13 @@ class Resumption:
         if task.cancel_requested:
             raise CancelledTaskError("the task was cancelled, and its stream broke off before its last event")
         task.tokens_seen = standing.frames
-        if standing == self._standing:
-            self._barren += 1
-        else:
-            self._standing, self._barren = standing, 1
+        if standing != self._standing:
+            self._standing, self._tries, self._pause_s = standing, 0, _PAUSE_S
             self._gives_up_at_s = anyio.current_time() + self._window_s
             self._tell(cut, standing)
-        if self._barren > _BARREN_STREAMS:
+        if self._tries == _BARREN_TRIES:
             raise cut
+        self._tries += 1
         task.is_interrupted = True
         try:
             with anyio.CancelScope(deadline=self._gives_up_at_s) as scope:
@@ -95,9 +96,8 @@ class Resumption:
 
     async def _reach(self) -> None:
         """Return when the worker was told to end what it still generates, so that nothing is generated twice."""
-        pause_s = _PAUSE_S * 2 ** (self._barren - 1)
-        if self._barren > 1:
-            await anyio.sleep(pause_s)
+        if self._tries > 1:
+            await self._pause()
         while True:
             if (failure := self._source.failure()) is not None:
                 raise failure
@@ -106,8 +106,11 @@ class Resumption:
             except RbeeError as error:
                 _LOG.info("task %s cannot go on yet: %s (%s)", self._task.id, error, error.code)
             await self._source.inquire()
-            await anyio.sleep(pause_s)
-            pause_s = min(pause_s * 2, _PAUSE_MAX_S)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        await anyio.sleep(self._pause_s)
+        self._pause_s = min(self._pause_s * 2, _PAUSE_MAX_S)
 
     def _tell(self, cut: RbeeError, standing: Standing) -> None:
         _LOG.warning("task %s: %s (%s)", self._task.id, cut, cut.code)

@@ -11,7 +11,6 @@ from rbee_hive.routes import (
     models,
     operations,
     provisions,
-    unbuilt,
     workers,
 )
 from rbee_hive.services import Services
@@ -28,6 +27,6 @@ def create_app(services: Services) -> FastAPI:
         body_s=services.daemon.clocks.body_s,
     )
     app.state.services = services
-    for part in (health, devices, models, provisions, workers, heartbeats, events, operations, control, unbuilt):
+    for part in (health, devices, models, provisions, workers, heartbeats, events, operations, control):
         app.include_router(part.router)
     return app

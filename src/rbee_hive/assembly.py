@@ -8,11 +8,13 @@ from functools import partial
 
 import anyio
 import anyio.to_thread
+import psutil
 from anyio.abc import TaskGroup
 
 from rbee_hive.builds.builder import WorkerBuilder
 from rbee_hive.devices.detect import NodeDevices
 from rbee_hive.domain.workers.idle import idle_too_long
+from rbee_hive.own_address import OwnAddress
 from rbee_hive.preload import preload
 from rbee_hive.provisions import Provisions
 from rbee_hive.queen_client import Me, QueenLink, became_ready
@@ -29,13 +31,16 @@ from rbee_shared.daemon import Daemon
 from rbee_shared.errors import RbeeError
 from rbee_shared.http_client import http_client
 from rbee_shared.narration import Narrator
+from rbee_shared.parent import Parent
 
 _LOG = logging.getLogger("rbee.hive")
 _BUILDS_LATER_S = 10.0
 
 
 @asynccontextmanager
-async def assembled(daemon: Daemon, settings: HiveSettings, token: str, url: str) -> AsyncGenerator[Services]:
+async def assembled(
+    daemon: Daemon, settings: HiveSettings, token: str, address: OwnAddress
+) -> AsyncGenerator[Services]:
     """All services, running; on leaving the workers that still live are killed, downloads and builds cancelled."""
     clocks, home = daemon.clocks, daemon.home
     narrator, tally = Narrator("hive", daemon.hub.publish, node=settings.name), Tally()
@@ -50,8 +55,8 @@ async def assembled(daemon: Daemon, settings: HiveSettings, token: str, url: str
         client = await enter(http_client(connect_s=clocks.connect_s, call_s=clocks.control_call_s))
         provisions = await enter(Provisions.open(node=settings.name, grace_s=clocks.provision_grace_s))
         group = await enter(anyio.create_task_group())
-        from_start = daemon.handshake is not None and daemon.handshake.queen_url is not None
-        me = Me(settings.name, url, token, settings.standalone, from_start, settings.queen)
+        user = await anyio.to_thread.run_sync(lambda: psutil.Process().username())
+        me = Me(settings.name, address, token, user, settings.standalone, _has_queen(daemon), settings.queen)
         link = QueenLink(daemon, me, client, library.catalog, devices)
 
         def changed(worker: Worker) -> None:
@@ -65,7 +70,7 @@ async def assembled(daemon: Daemon, settings: HiveSettings, token: str, url: str
             clocks,
             daemon.hub,
             client,
-            url,
+            address.url,
             settings.name,
             changed,
             device_free_bytes=partial(_free_bytes, devices),
@@ -79,7 +84,8 @@ async def assembled(daemon: Daemon, settings: HiveSettings, token: str, url: str
             daemon=daemon,
             settings=settings,
             token=token,
-            url=url,
+            url=address.url,
+            client=client,
             library=library,
             provisioner=provisioner,
             provisions=provisions,
@@ -101,14 +107,21 @@ def _begin(group: TaskGroup, services: Services) -> None:
     """What goes on beside the server."""
     registry, link = services.registry, services.link
 
-    async def give_up_workers(queen_url: str) -> None:
-        await registry.stop(worker for worker in registry.live() if worker.order.ordered_by == queen_url)
+    async def give_up_workers(ordered_by: str | None) -> None:
+        await registry.stop(worker for worker in registry.live() if worker.order.ordered_by == ordered_by)
 
     group.start_soon(link.run, registry)
+    group.start_soon(link.watch_connection)
     group.start_soon(link.watch_lease, give_up_workers)
     group.start_soon(_stop_idle, services)
     group.start_soon(_look_at_builds, services.builds)
     group.start_soon(preload, services)
+
+
+def _has_queen(daemon: Daemon) -> bool:
+    """Whether a queen has started this hive, so that it has a lease before she says a word."""
+    handshake = daemon.handshake
+    return handshake is not None and (handshake.queen_url is not None or daemon.parent is Parent.SSH)
 
 
 async def _look_at_builds(builds: WorkerBuilder) -> None:

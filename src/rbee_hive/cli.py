@@ -5,23 +5,17 @@ The daemon's start loads nothing of the local commands, and they load nothing of
 
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from rbee_shared.parent import Parent
 from rbee_shared.version_option import VersionOption
 
 PROGRAM = "rbee-hive"
 _PRIVATE_UMASK = 0o077
 _FOR_ALL = frozenset({"--help", "--version"})
-
-
-class Parent(StrEnum):
-    """How a parent holds this process."""
-
-    STDIN = "stdin"
 
 
 def daemon(  # noqa: PLR0917 - one parameter for each option
@@ -32,7 +26,9 @@ def daemon(  # noqa: PLR0917 - one parameter for each option
     token_file: Annotated[Path | None, typer.Option(help="The cluster's token. Default: ~/.rbee/token.")] = None,
     standalone: Annotated[bool | None, typer.Option("--standalone", help="Outlive the queens it serves.")] = None,
     config: Annotated[Path | None, typer.Option(help="Default: ~/.rbee/config.toml.")] = None,
-    parent: Annotated[Parent | None, typer.Option(help="stdin: a parent holds this process by a pipe.")] = None,
+    parent: Annotated[
+        Parent | None, typer.Option(help="How a queen that has started it holds it; its stdin is hers.")
+    ] = None,
     version: VersionOption = False,
 ) -> None:
     """Serve this machine's devices, models and workers to a queen, until stopped."""
@@ -46,7 +42,7 @@ def daemon(  # noqa: PLR0917 - one parameter for each option
     async def body(daemon: Daemon) -> None:
         await live(daemon, Start(flags, config))
 
-    raise typer.Exit(run_daemon(PROGRAM, body, with_parent=parent is not None))
+    raise typer.Exit(run_daemon(PROGRAM, body, parent=parent))
 
 
 def main() -> None:
@@ -70,6 +66,7 @@ def all_commands() -> typer.Typer:
     app.command()(daemon)
     app.command()(node.status)
     app.command()(node.detect)
+    app.command()(node.stop)
     app.add_typer(models.app, name="models")
     app.add_typer(workers.app, name="worker")
     app.add_typer(builds.app, name="builds")

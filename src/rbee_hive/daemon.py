@@ -16,6 +16,8 @@ import anyio
 import anyio.to_thread
 
 from rbee_hive.domain.workers.port_choice import hive_ports
+from rbee_hive.lock_holder import sign, unsign
+from rbee_hive.own_address import OwnAddress
 from rbee_hive.settings import HiveSettings
 from rbee_shared.auth import read_or_make_token, read_token
 from rbee_shared.daemon import Daemon
@@ -61,11 +63,11 @@ async def _serve(daemon: Daemon, settings: HiveSettings, token: str, listener: s
     from rbee_hive.assembly import assembled  # noqa: PLC0415
     from rbee_shared.server import serving  # noqa: PLC0415
 
-    url, clocks = url_of(listener), daemon.clocks
-    async with assembled(daemon, settings, token, url) as services:
+    address, clocks = OwnAddress.of(listener), daemon.clocks
+    async with assembled(daemon, settings, token, address) as services:
         drain_s = clocks.parent_lost_drain_s
         async with serving(create_app(services), listener, header_s=clocks.header_s, drain_s=drain_s):
-            with run_file(daemon.home.run_file(PROGRAM), url=url, instance=daemon.instance):
+            with run_file(daemon.home.run_file(PROGRAM), url=address.url, instance=daemon.instance):
                 correlation = daemon.handshake.correlation_id if daemon.handshake else None
                 port = listener.getsockname()[1]
                 services.narrator.tell(
@@ -100,7 +102,7 @@ async def _cancel_on(event: anyio.Event, scope: anyio.CancelScope) -> None:
 
 @asynccontextmanager
 async def _only_hive(daemon: Daemon) -> AsyncGenerator[None]:
-    """Hold this home's lock for life. A hive on its way out has withdrawn its run file: it is waited for.
+    """Hold this home's lock for life, signed. A hive on its way out has withdrawn its run file: it is waited for.
 
     Raises:
         HiveOwnedError: another hive serves this home on this machine.
@@ -119,13 +121,15 @@ async def _only_hive(daemon: Daemon) -> AsyncGenerator[None]:
             )
         await anyio.sleep(_LOCK_POLL_S)
     try:
+        await anyio.to_thread.run_sync(sign, descriptor)
         yield
     finally:
+        unsign(descriptor)
         os.close(descriptor)
 
 
 def _bind(daemon: Daemon, settings: HiveSettings) -> socket.socket:
-    *first, last = hive_ports(settings.port, has_parent=daemon.handshake is not None)
+    *first, last = hive_ports(settings.port, has_parent=daemon.parent is not None)
     for port in first:
         try:
             return bind(settings.bind, port)

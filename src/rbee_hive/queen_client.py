@@ -1,29 +1,34 @@
 """The hive's link to its queen: heartbeats every 2 s and at every change, and the lease that her answers keep.
 
 A hive that a queen started has a lease from its first moment; one that waits for a queen gets it when she adopts it.
-When it runs out the hive goes, or, standalone, stops what she ordered and waits for the next.
+When it runs out the hive goes, or, standalone, stops what she ordered and waits for the next. Whose the hive is decides
+`domain.ownership`.
 """
 
 import logging
+import os
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import anyio
+import anyio.to_thread
 import httpx2
 from pydantic import ValidationError
 
 from rbee_hive.devices.detect import NodeDevices
-from rbee_hive.domain.epochs import require_current_epoch
+from rbee_hive.domain.ownership import Ownership, Queen, answered, asks_still, first_owner, given_up, taken_by
 from rbee_hive.domain.workers.held_memory import held_bytes
 from rbee_hive.models.catalog import ModelCatalog
+from rbee_hive.own_address import OwnAddress
 from rbee_hive.workers.lifecycle import Worker
 from rbee_hive.workers.registry import WorkerRegistry
 from rbee_shared.clocks import Clocks
 from rbee_shared.contracts.nodes import HeartbeatAnswer, HiveHeartbeat
 from rbee_shared.contracts.workers import WorkerReady
 from rbee_shared.daemon import Daemon
-from rbee_shared.errors import BadPeerError, HiveOwnedError, InvalidRequestError, QueenLostError, RbeeError
+from rbee_shared.errors import BadPeerError, InvalidRequestError, QueenLostError, RbeeError
+from rbee_shared.handshake import Handshake
 from rbee_shared.http_client import call
 from rbee_shared.lease import Lease
 from rbee_shared.narration import Narrator, correlation_id
@@ -38,11 +43,12 @@ _READY_PAUSE_S = 0.2
 
 @dataclass(frozen=True)
 class Me:
-    """How this hive introduces itself. `lease_from_start`: a queen started it."""
+    """How this hive introduces itself. `lease_from_start`: a queen started it. `user`: the account that it runs as."""
 
     name: str
-    url: str
-    token: str
+    address: OwnAddress
+    token: str = field(repr=False)
+    user: str
     standalone: bool
     lease_from_start: bool
     announce_to: str | None
@@ -54,7 +60,6 @@ class QueenLink:
     def __init__(
         self, daemon: Daemon, me: Me, client: httpx2.AsyncClient, catalog: ModelCatalog, devices: NodeDevices
     ) -> None:
-        handshake = daemon.handshake
         self._daemon = daemon
         self._clocks: Clocks = daemon.clocks
         self._me = me
@@ -62,59 +67,86 @@ class QueenLink:
         self._catalog = catalog
         self._devices = devices
         self._narrator = Narrator("hive", daemon.hub.publish, node=me.name)
-        self._epoch = handshake.epoch if handshake else None
         self._seq = 0
         self._wake = anyio.Event()
+        self._beating: anyio.CancelScope | None = None
         self._answering = True
-        self.queen_url = _checked((handshake.queen_url if handshake else None) or me.announce_to)
-        self.adopted = me.lease_from_start
+        self._announced_to = None if me.announce_to is None else Queen(_checked(me.announce_to))
+        started_by = _queen_of(daemon.handshake)
+        self.ownership = first_owner(started_by or self._announced_to, started_us=me.lease_from_start)
         self.lease = Lease(self._clocks.hive_lease_s if me.lease_from_start else None)
 
     @property
     def epoch(self) -> int | None:
         """Of the queen that this hive belongs to; None without one."""
-        return self._epoch
+        return self.ownership.epoch
+
+    @property
+    def adopted(self) -> bool:
+        return self.ownership.adopted
 
     def changed(self) -> None:
         """A worker's state has changed: tell her now."""
         self._wake.set()
 
-    def adopt(self, queen_url: str, epoch: int) -> None:
-        """Belong to that queen from now on.
+    def adopt(self, queen: Queen) -> None:
+        """Belong to that queen from now on, or go on belonging to her under another address.
 
         Raises:
-            HiveOwnedError: it belongs to another one that still answers.
+            HiveOwnedError: it belongs to another one, whose lease has not run out.
             StaleEpochError: a later start of that queen has taken it already.
             InvalidRequestError: that is no URL.
         """
-        _checked(queen_url)
-        if self.adopted and queen_url != self.queen_url:
-            raise HiveOwnedError(
-                f"the hive {self._me.name} belongs to the queen at {self.queen_url}",
-                details={"queen_url": self.queen_url, "hive_url": self._me.url},
-            )
-        if queen_url == self.queen_url:
-            require_current_epoch(epoch, self._epoch)
-        if not self.adopted:
-            self._narrator.tell("adopted", f"the queen at {queen_url} has adopted this hive", cute="🤝")
-        self.queen_url, self._epoch = queen_url, epoch
-        self._belong()
+        _checked(queen.url)
+        me, before = self._me, self.ownership
+        hive = {"name": me.name, "hive_url": me.address.url, "pid": os.getpid(), "user": me.user}
+        self.ownership = taken_by(before, queen, hive)
+        if not before.adopted:
+            self._narrator.tell("adopted", f"the queen at {queen.url} has adopted this hive", cute="🤝")
+        self._belong(before)
+        if self._beating is not None:
+            self._beating.cancel()  # it may hang on a dead connection for longer than the lease waits
         self._wake.set()
+
+    def require_connection(self) -> None:
+        """Refuse new work while nobody may be left to use it.
+
+        Raises:
+            QueenLostError: the connection through which a queen had started this hive is gone.
+        """
+        if self.ownership.cut_off:
+            raise QueenLostError(
+                f"the hive {self._me.name} has lost the connection to its queen, and takes no new work",
+                hint="It does again when she has reconnected; if she does not, it goes down by itself: start it anew.",
+                details={"lease_left_s": round(max(0.0, self.lease.remaining_s()), 1)},
+            )
 
     async def run(self, registry: WorkerRegistry) -> None:
         """Beat for ever; cancelled at the end."""
         while True:
-            if self.queen_url is not None:
-                await self._beat(self.queen_url, registry)
+            with anyio.CancelScope() as self._beating:
+                await self._beat(self.ownership, registry)
+            self._beating = None
             await self._pause()
 
-    async def watch_lease(self, give_up_workers: Callable[[str], Awaitable[None]]) -> None:
+    async def watch_connection(self) -> None:
+        """Take no new work from the moment the queen's connection is gone until she is back; runs until cancelled."""
+        seen = 0
+        while True:
+            seen = await self._daemon.hangups.beyond(seen)
+            if self.ownership.cut_off or self.lease.seconds is None:
+                continue
+            self.ownership = replace(self.ownership, cut_off=True)
+            text = "the connection to the queen is gone: no new work, what runs goes on; she has {:.0f} s to come back"
+            self._narrator.tell("cut_off", text.format(self.lease.remaining_s()), cute="✂️", level="warning")
+
+    async def watch_lease(self, give_up_workers: Callable[[str | None], Awaitable[None]]) -> None:
         """Act when the lease has run out: end the hive, or (standalone) the workers that this queen ordered."""
         while True:
             if not await self._expired():
                 continue
-            lost, seconds = self.queen_url or "?", self.lease.seconds or 0
-            reason = f"the queen at {lost} has not answered for {seconds:.0f} s"
+            lost, seconds = self.ownership, self.lease.seconds or 0
+            reason = f"the queen at {lost.queen.url if lost.queen else '?'} has not answered for {seconds:.0f} s"
             if not self._me.standalone:
                 self._narrator.tell("lease_expired", f"{reason}: going down", cute="⏳", level="warning")
                 self._daemon.stopping.request(reason, abrupt=True)
@@ -125,15 +157,14 @@ class QueenLink:
                 cute="⏳",
                 level="warning",
             )
-            self.queen_url, self._epoch, self.adopted = self._me.announce_to, None, False
-            self.lease = Lease(None)
-            await give_up_workers(lost)
+            self.ownership, self.lease = given_up(self._announced_to), Lease(None)
+            await give_up_workers(lost.orders_as)
 
     async def tell_ready(self, worker: Worker) -> None:
         """Tell the queen that a worker serves. The next heartbeat carries the same fact, so failing is no harm."""
         correlation_id.set(worker.order.correlation_id)
         record = worker.record()
-        if self.queen_url is None or record.url is None:
+        if record.url is None:
             return
         message = WorkerReady(
             worker_id=record.id,
@@ -146,8 +177,10 @@ class QueenLink:
             memory=record.memory,
         )
         for _ in range(_READY_TRIES):
+            if (queen := self.ownership.queen) is None:
+                return
             try:
-                await self._post(f"{self.queen_url}/v1/orchestrator/worker-ready", message.model_dump(mode="json"))
+                await self._post(queen, "/v1/orchestrator/worker-ready", message.model_dump(mode="json"))
             except RbeeError as error:
                 _LOG.info("the queen did not take worker-ready: %s", error)
                 await anyio.sleep(_READY_PAUSE_S)
@@ -169,29 +202,33 @@ class QueenLink:
             await self._wake.wait()
         self._wake = anyio.Event()
 
-    async def _beat(self, queen_url: str, registry: WorkerRegistry) -> None:
+    async def _beat(self, asked: Ownership, registry: WorkerRegistry) -> None:
+        if asked.queen is None:
+            return
         try:
-            answer = await self._exchange(queen_url, registry)
+            answer = await self._exchange(asked.queen, registry)
         except RbeeError as error:
             if self._answering:
-                _LOG.warning("the queen at %s does not answer: %s (%s)", queen_url, error, error.code)
+                _LOG.warning("the queen at %s does not answer: %s (%s)", asked.queen.url, error, error.code)
             self._answering = False
             return
         self._answering = True
-        if queen_url != self.queen_url:
-            return  # another one has adopted us meanwhile
-        self._epoch = max(answer.epoch, self._epoch or 0)  # an answer may be older than her last start
-        if answer.adopted or self.adopted:
-            self._belong()
+        before = self.ownership
+        if not asks_still(before, asked):
+            return  # another one has adopted us meanwhile, or she has moved
+        self.ownership = answered(before, asked, epoch=answer.epoch, adopts=answer.adopted)
+        if self.ownership.adopted:
+            self._belong(before)
 
-    async def _exchange(self, queen_url: str, registry: WorkerRegistry) -> HeartbeatAnswer:
+    async def _exchange(self, queen: Queen, registry: WorkerRegistry) -> HeartbeatAnswer:
         devices = await self._devices.loads(held_bytes(registry.records()))
+        url = await self._url_for(queen)
         self._seq += 1
         beat = HiveHeartbeat(
             hive_id=self._daemon.instance,
             name=self._me.name,
-            url=self._me.url,
-            epoch=self._epoch,
+            url=url,
+            epoch=self.epoch,
             seq=self._seq,
             version=__version__,
             standalone=self._me.standalone,
@@ -200,24 +237,41 @@ class QueenLink:
             models=self._catalog.downloaded[:_MODELS_TOLD],
             narrated=self._daemon.hub.said,
         )
-        answer = await self._post(f"{queen_url}/v1/heartbeat", beat.model_dump(mode="json"))
+        answer = await self._post(queen, "/v1/heartbeat", beat.model_dump(mode="json"))
         try:
             return HeartbeatAnswer.model_validate(answer)
         except ValidationError:
-            raise BadPeerError(f"what {queen_url} answered to a heartbeat is no queen's answer") from None
+            raise BadPeerError(f"what {queen.url} answered to a heartbeat is no queen's answer") from None
 
-    async def _post(self, url: str, body: dict[str, object]) -> dict[str, object]:
-        return await call(self._client, "POST", url, token=self._me.token, body=body, unreachable=QueenLostError)
+    async def _url_for(self, queen: Queen) -> str:
+        """Asked anew for every beat: a laptop changes its addresses."""
+        address = self._me.address
+        if not address.is_everywhere:
+            return address.url
+        return await anyio.to_thread.run_sync(address.url_for, queen.url, abandon_on_cancel=True)
 
-    def _belong(self) -> None:
-        self.adopted = True
+    async def _post(self, queen: Queen, path: str, body: dict[str, object]) -> dict[str, object]:
+        token = queen.token or self._me.token
+        return await call(self._client, "POST", queen.url + path, token=token, body=body, unreachable=QueenLostError)
+
+    def _belong(self, before: Ownership) -> None:
+        """Her word that she is there."""
         clocks = self._clocks
         self.lease.renew(clocks.hive_lease_s if self._me.lease_from_start else clocks.adopted_hive_lease_s)
+        if before.cut_off and not self.ownership.cut_off and self.ownership.queen is not None:
+            self._narrator.tell("reconnected", f"the queen is back, at {self.ownership.queen.url}", cute="🤝")
 
 
-def _checked(url: str | None) -> str | None:
+def _queen_of(handshake: Handshake | None) -> Queen | None:
+    """The queen that has started this hive and said where she is."""
+    if handshake is None or handshake.queen_url is None:
+        return None
+    return Queen(_checked(handshake.queen_url), handshake.queen_id, handshake.epoch, handshake.queen_token)
+
+
+def _checked(url: str) -> str:
     try:
-        valid = url is None or (httpx2.URL(url).scheme == "http" and bool(httpx2.URL(url).host))
+        valid = httpx2.URL(url).scheme == "http" and bool(httpx2.URL(url).host)
     except httpx2.InvalidURL:
         valid = False
     if not valid:

@@ -5,6 +5,9 @@ import time
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import anyio
+import httpx2
+
 from rbee_hive.builds.builder import WorkerBuilder
 from rbee_hive.devices.detect import NodeDevices
 from rbee_hive.domain.devices.device_choice import DeviceName, choose_device
@@ -41,6 +44,7 @@ class Services:
     settings: HiveSettings
     token: str
     url: str
+    client: httpx2.AsyncClient
     library: ModelLibrary
     provisioner: ModelProvisioner
     provisions: Provisions
@@ -51,6 +55,7 @@ class Services:
     link: QueenLink
     narrator: Narrator
     tally: Tally
+    testing: anyio.Lock = field(default_factory=anyio.Lock)
     started_at_unix: float = field(default_factory=time.time)
 
     @property
@@ -71,6 +76,11 @@ class Services:
         """Raise `ShuttingDownError` once this hive is on its way out."""
         if self.daemon.stopping.is_requested:
             raise ShuttingDownError(f"the hive {self.settings.name} is shutting down")
+
+    def require_taking_work(self) -> None:
+        """Raise what keeps this hive from beginning anything: that it is on its way out, or its queen cut off."""
+        self.require_open()
+        self.link.require_connection()
 
     def device(self, backend: str | None, device: int | str | None) -> DeviceName:
         """The device that an order means; `BackendUnavailableError` if there is none."""
@@ -110,20 +120,20 @@ class Services:
         """Start the worker that is asked for; the same `request_id` again is the same worker.
 
         Raises:
-            RbeeError: this hive does not have the model, the device, the build or the room, or is on its way out.
+            RbeeError: this hive does not have the model, the device, the build or the room, or takes no new work.
         """
-        self.require_open()
+        self.require_taking_work()
         if (known := self.registry.known_request(order.request_id)) is not None:
             return known
         await self.catalog.find(order.chosen_model)  # without a model there is no question of a device
         device = self.device(order.backend, order.device)
         row = await self.library.ready(order.chosen_model)
-        build = await self._build_for(device)
+        build = await self.build_for(device)
         assessment = await self.room.for_model(row, Need(device, order.n_ctx, order.slots))
         # no await from here on: two requests with one id must not both spawn, nor two loads take the same room
         if (known := self.registry.known_request(order.request_id)) is not None:
             return known
-        self.require_open()
+        self.require_taking_work()
         require_room(self.room.again(assessment, device).capacity)
         text = f"waking a {device.backend} worker on {device.id.upper()} with {row.local_path}"
         if device.worker_backend != device.backend:
@@ -134,6 +144,15 @@ class Services:
         self.tally.workers_started += 1
         await self._note_use(row)
         return worker
+
+    async def build_for(self, device: DeviceName) -> BuildRow:
+        """The worker build that serves `device`; `BackendUnavailableError` if it has yet to be made."""
+        kind = device.worker_backend
+        if (build := await self.builds.find(kind)) is None:
+            raise BackendUnavailableError(
+                f"there is no {kind} worker build on this node yet", hint=f"Make it: rbee-hive builds make {kind}"
+            )
+        return build
 
     def _worker_order(self, order: SpawnRequest, room: Assessment, device: DeviceName, build: BuildRow) -> WorkerOrder:
         """The worker gets the context that there was found to be room for, not one that it chooses later."""
@@ -150,7 +169,7 @@ class Services:
             port=worker_port(order.port_hint, self.settings.worker_port),
             n_ctx=order.n_ctx or plan.n_ctx,
             slots=order.slots or plan.slots,
-            ordered_by=self.link.queen_url,
+            ordered_by=self.link.ownership.orders_as,
             correlation_id=correlation_id.get(),
             model_id=row.id,
             pinned=row.pinned,
@@ -163,14 +182,6 @@ class Services:
             await self.catalog.note_use(row.id)
         except RbeeError as error:  # the worker runs: whoever ordered it must be told its id
             _LOG.warning("the use of %s could not be noted: %s", row.id, error)
-
-    async def _build_for(self, device: DeviceName) -> BuildRow:
-        kind = device.worker_backend
-        if (build := await self.builds.find(kind)) is None:
-            raise BackendUnavailableError(
-                f"there is no {kind} worker build on this node yet", hint=f"Make it: rbee-hive builds make {kind}"
-            )
-        return build
 
     async def _fetch_model(self, order: ModelProvisionRequest, job: Provision) -> ProvisionEnd:
         with self.tally.counting(self.tally.downloads):

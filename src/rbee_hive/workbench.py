@@ -70,5 +70,11 @@ async def opened_builder(
 
     lock = await anyio.to_thread.run_sync(shipped_lock)
     async with WorkerCatalog.open(home.workers_db, home.workers, say_damage) as catalog:
-        shop = Workshop(home, clocks, lock, wheels_dir=settings.wheels_dir, jobs=settings.build_jobs)
+        wheels_dir = await anyio.to_thread.run_sync(_wheels, home, settings)
+        shop = Workshop(home, clocks, lock, wheels_dir=wheels_dir, jobs=settings.build_jobs)
         yield WorkerBuilder(catalog, shop, narrator, in_use=in_use)
+
+
+def _wheels(home: Home, settings: HiveSettings) -> Path | None:
+    """Blocks: one look."""
+    return settings.wheels_dir or (home.wheels if home.wheels.is_dir() else None)

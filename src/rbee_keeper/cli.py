@@ -2,7 +2,7 @@
 
 import typer
 
-from rbee_keeper.commands import queen
+from rbee_keeper.commands import node, pool, queen
 from rbee_keeper.commands.infer import infer
 from rbee_keeper.commands.status import status
 from rbee_keeper.commands.token import token
@@ -17,6 +17,8 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 app.command()(infer)
+app.add_typer(node.app, name="node")
+app.add_typer(pool.app, name="pool")
 app.add_typer(queen.app, name="queen")
 app.command()(status)
 app.command()(token)

@@ -7,16 +7,14 @@ from typing import Any
 import anyio
 
 from rbee_keeper import exit_codes
+from rbee_keeper.audience import Audience
 from rbee_keeper.interrupts import CutShortError, Interrupts
-from rbee_keeper.output import nobody_reads
 from rbee_keeper.prompt import check_request
-from rbee_keeper.queen_finder import find_queen
-from rbee_keeper.queen_lifecycle import SHE_IS_LEAVING, AwakeQueen, awake_queen, wait_for_her_end
+from rbee_keeper.queen_lifecycle import AwakeQueen
 from rbee_keeper.render import Screen
 from rbee_keeper.settings import KeeperSettings
 from rbee_shared.errors import (
     CancelledTaskError,
-    DiskFullError,
     InvalidRequestError,
     RbeeError,
     RequestTimeoutError,
@@ -24,12 +22,11 @@ from rbee_shared.errors import (
     error_from_body,
 )
 from rbee_shared.narration import Narration
-from rbee_shared.queen_api import StreamEvent
+from rbee_shared.queen_wire import StreamEvent
 from rbee_shared.sse import TERMINAL_EVENTS
 from rbee_shared.units import format_seconds
 
 _DEFAULT_MODEL = "builtin:storyteller"
-_ATTEMPTS = 3
 _MAX_TIMEOUT_S = 7 * 24 * 3600.0
 _CUT_OFF = {
     "MAX_TOKENS": "the answer was cut off at --max-tokens",
@@ -59,7 +56,7 @@ async def run_inference(settings: KeeperSettings, screen: Screen, answering: Ans
     """Print the answer; the exit status. Nothing that this call woke is left when it returns."""
     interrupts = Interrupts(answering.timeout_s)
     inference = _Inference(settings, screen, answering, interrupts)
-    screen.on_output_lost(inference.output_lost)
+    screen.on_output_lost(interrupts.output_lost)
     async with anyio.create_task_group() as group:
         group.start_soon(interrupts.watch)
         group.start_soon(screen.watch_silence)
@@ -77,7 +74,6 @@ class _Inference:
         self._request = answering.request
         self._timeout_s = answering.timeout_s
         self._interrupts = interrupts
-        self._output_error: RbeeError | None = None
         self._queued_at: object = None
         self.exit_status = exit_codes.DONE
 
@@ -85,32 +81,17 @@ class _Inference:
         """Answer, with a new queen where the one that was found is on her way out."""
         model = self._request.get("model", _DEFAULT_MODEL)
         self._screen.narrator.tell("start", f"starting inference request for {model}", cute="🚀")
+        audience = Audience(self._settings, self._screen, self._interrupts)
         try:
-            for attempt in range(1, _ATTEMPTS + 1):
-                try:
-                    await self._with_a_queen()
-                except* ShuttingDownError:
-                    if attempt == _ATTEMPTS or self._settings.queen_url is not None:
-                        raise
-                    await self._outwait_her()
-                else:
-                    return
+            await audience.hold(self._converse, partial(check_request, self._request))
         except* CutShortError:
             self._tell_why_cut()
-
-    def output_lost(self, error: OSError) -> None:
-        """Nobody reads any more: end quietly, like other tools. A full disk is an error."""
-        if nobody_reads(error):
-            self._interrupts.cut(exit_codes.NOBODY_READS)
-            return
-        self._output_error = DiskFullError(f"standard output cannot be written: {error.strerror}")
-        self._interrupts.cut(exit_codes.exit_code(self._output_error.code, answer_begun=False))
 
     def _tell_why_cut(self) -> None:
         self._screen.end_answer()
         self.exit_status = self._interrupts.exit_status or exit_codes.FAILED
-        if self._output_error is not None:
-            self._screen.complain(self._output_error)
+        if self._interrupts.output_error is not None:
+            self._screen.complain(self._interrupts.output_error)
         elif self.exit_status == exit_codes.TIMED_OUT:
             within = format_seconds(self._timeout_s or 0)
             error = RequestTimeoutError(
@@ -120,27 +101,16 @@ class _Inference:
         elif self._interrupts.signal is not None:
             self._screen.narrator.tell("interrupt", "interrupted; cancelling the task", cute="✋", level="warning")
 
-    async def _outwait_her(self) -> None:
-        with self._interrupts.guard():
-            if (found := await find_queen(self._settings)) is not None and found.shutting_down:
-                await wait_for_her_end(found, self._settings, self._screen)
-
-    async def _with_a_queen(self) -> None:
-        refusal: ShuttingDownError | None = None
-        before_waking = partial(check_request, self._request)
-        async with awake_queen(self._settings, self._screen, self._interrupts.guard, before_waking) as queen:
-            try:
-                with self._interrupts.guard():
-                    await self._stream(queen)
-            except CutShortError:
-                self._tell_why_cut()
-            except ShuttingDownError as error:
-                refusal, queen.is_leaving = error, True
-                self._screen.narrator.tell("wait", SHE_IS_LEAVING, cute="⏳")
-            except RbeeError as error:
-                self._fail(await queen.post_mortem(error), as_event=True)
-        if refusal is not None:
-            raise refusal
+    async def _converse(self, queen: AwakeQueen) -> None:
+        try:
+            with self._interrupts.guard():
+                await self._stream(queen)
+        except CutShortError:
+            self._tell_why_cut()
+        except ShuttingDownError:
+            raise
+        except RbeeError as error:
+            self._fail(await queen.post_mortem(error), as_event=True)
 
     async def _stream(self, queen: AwakeQueen) -> None:
         self._screen.wait_for("the queen to find a worker")

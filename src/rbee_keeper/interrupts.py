@@ -13,7 +13,9 @@ from contextlib import AbstractContextManager, contextmanager
 
 import anyio
 
-from rbee_keeper.exit_codes import TIMED_OUT, after_signal
+from rbee_keeper.exit_codes import NOBODY_READS, TIMED_OUT, after_signal, exit_code
+from rbee_keeper.output import nobody_reads
+from rbee_shared.errors import DiskFullError, RbeeError
 
 Guard = Callable[[], AbstractContextManager[None]]
 
@@ -30,6 +32,7 @@ class Interrupts:
         self._scopes: set[anyio.CancelScope] = set()
         self.exit_status: int | None = None
         self.signal: signal.Signals | None = None
+        self.output_error: RbeeError | None = None
 
     def cut(self, exit_status: int) -> None:
         """End the work; the first reason counts."""
@@ -37,6 +40,14 @@ class Interrupts:
             self.exit_status = exit_status
         for scope in self._scopes:
             scope.cancel()
+
+    def output_lost(self, error: OSError) -> None:
+        """Nobody reads any more: end quietly, like other tools. A full disk is an error."""
+        if nobody_reads(error):
+            self.cut(NOBODY_READS)
+            return
+        self.output_error = DiskFullError(f"standard output cannot be written: {error.strerror}")
+        self.cut(exit_code(self.output_error.code, answer_begun=False))
 
     @contextmanager
     def guard(self) -> Generator[None]:

@@ -72,6 +72,13 @@ class Output:
         except OSError:
             return 80
 
+    def height(self) -> int:
+        """Lines of the terminal; 24 where it does not say."""
+        try:
+            return os.get_terminal_size(self._descriptor).lines or 24
+        except OSError:
+            return 24
+
     def is_same_as(self, other: "Output") -> bool:
         """Whether both end in the same terminal, pipe or file."""
         return self.identity is not None and self.identity == other.identity

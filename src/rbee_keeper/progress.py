@@ -30,7 +30,7 @@ class ProgressLine:
         bar = "#" * filled + "-" * (_BAR_CELLS - filled)
         stage = str(data.get("stage", ""))
         words = [f"{_ACTIVITY.get(stage, stage)} [{bar}] {pct:.0f} %", _amount(done, total, data.get("unit"))]
-        return printable_line(" ".join([*words, *_pace(data)]))
+        return printable_line(" ".join([*words, ", ".join(_pace(data))]))
 
     def is_due(self, data: Mapping[str, Any], now_s: float) -> bool:
         """Whether this one deserves a line; remembers that it got it."""
@@ -57,7 +57,7 @@ def _pace(data: Mapping[str, Any]) -> list[str]:
     per_s, eta_s, unit = data.get("per_s"), data.get("eta_s"), data.get("unit")
     words = []
     if isinstance(per_s, int | float) and per_s > 0:
-        words.append(f"{format_bytes(int(per_s))}/s," if unit == "bytes" else f"{per_s:g} {unit}/s,")
+        words.append(f"{format_bytes(int(per_s))}/s" if unit == "bytes" else f"{per_s:g} {unit}/s")
     if isinstance(eta_s, int | float) and eta_s >= 0:
         words.append(f"{format_seconds(eta_s)} left")
     return words

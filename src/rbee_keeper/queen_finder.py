@@ -10,6 +10,7 @@ from rbee_shared.errors import BadPeerError, PortInUseError, QueenLostError
 from rbee_shared.lean_http import SilentPeerError, parse_url
 from rbee_shared.queen_api import QueenApi
 from rbee_shared.run_file import RunningDaemon, claimed_daemon
+from rbee_shared.steering_api import SteeringApi
 
 RUN_FILE = "queen-rbee"
 _PROBE_S = 2.0
@@ -33,9 +34,9 @@ class FoundQueen:
         token = settings.task_token(needed=names_a_file or not self.on_loopback)
         return QueenApi(self.url, token, clocks=settings.clocks)
 
-    def steering_api(self, settings: KeeperSettings) -> QueenApi:
+    def steering_api(self, settings: KeeperSettings) -> SteeringApi:
         """For what always wants the token."""
-        return QueenApi(self.url, settings.token(), clocks=settings.clocks)
+        return SteeringApi(self.url, settings.token(), clocks=settings.clocks)
 
 
 async def find_queen(settings: KeeperSettings) -> FoundQueen | None:

@@ -28,7 +28,8 @@ from rbee_shared.units import format_seconds
 from rbee_shared.version import __version__
 
 if TYPE_CHECKING:
-    from rbee_shared.child import Child, Listening
+    from rbee_shared.child import Child
+    from rbee_shared.child_voice import Listening
 
 _LOG = logging.getLogger("rbee.keeper")
 SHE_IS_LEAVING = "queen is shutting down; waking a new one when she is gone"

@@ -2,7 +2,8 @@
 
 Where both are the same terminal (or pipe), a line never splits the answer's text: lines are held back until the
 answer stands at the start of a line, ends, or has been silent for `silence_s`. Nothing that a model or a peer sends
-can steer a terminal. `--json` turns every event, the keeper's own lines too, into one JSON line on stdout.
+can steer a terminal. `--json` is one JSON document on stdout, or for a task every event, the keeper's own lines too, as
+one JSON line on stdout.
 """
 
 import json
@@ -10,18 +11,29 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from rbee_keeper.output import Output
 from rbee_keeper.progress import ProgressLine
 from rbee_shared.errors import RbeeError
 from rbee_shared.narration import Narration, Narrator, render
-from rbee_shared.redaction import printable, printable_line, redact
+from rbee_shared.redaction import printable, printable_line, redact, redact_all
 from rbee_shared.units import format_seconds
 
 _CLEAR_LINE = "\r\x1b[K"
+_CLEAR_LINE_ABOVE = "\x1b[A\x1b[K"
 _RED, _PLAIN = "\x1b[1;31m", "\x1b[0m"
 _MID_LINE_PATIENCE = 4
+_NO_EDGE = 10_000  # columns: a file has no edge, nothing is folded there
+
+
+class Form(Enum):
+    """What stands on stdout."""
+
+    TEXT = "text"
+    EVENTS = "events"
+    DOCUMENT = "document"
 
 
 @dataclass(frozen=True)
@@ -29,7 +41,7 @@ class Style:
     """How much is shown, and in which form."""
 
     quiet: bool = False
-    json: bool = False
+    form: Form = Form.TEXT
 
 
 class Screen:
@@ -45,8 +57,9 @@ class Screen:
         self._fancy = err.is_terminal and environment.get("TERM", "dumb") != "dumb"
         self._colour = self._fancy and not environment.get("NO_COLOR")
         self._shared = out.is_same_as(err)
-        self._progress = ProgressLine(every_s=silence_s)
-        self._live = False
+        self._progress: dict[str, ProgressLine] = {}
+        self._live: dict[str, str] = {}
+        self._drawn = 0
         self._held: list[str] = []
         self._mid_line = False
         self._seen_at_s = time.monotonic()
@@ -60,6 +73,21 @@ class Screen:
         """Print what the user asked for."""
         self._out.write(text + "\n")
 
+    def present(self, document: Mapping[str, Any], text: Callable[[int], str]) -> None:
+        """Print what the user asked for: `text` for the width it is given, or the document."""
+        self._clear_live()
+        if self.wants_json:
+            self.result(json.dumps(redact_all(document)))
+        else:
+            self.result(printable(text(self._out.width() if self._out.is_terminal else _NO_EDGE)))
+
+    def put_question(self, question: str) -> None:
+        """Show a question; what is typed goes on behind it. It is no time to say what is waited for."""
+        self._clear_live()
+        self.wait_for(None)
+        self._err.write(printable(question))
+        self._touch()
+
     def on_output_lost(self, tell: Callable[[OSError], None]) -> None:
         """Have `tell` called once when stdout cannot be written any more."""
         self._out.on_failure = tell
@@ -71,7 +99,7 @@ class Screen:
 
     def say(self, narration: Narration) -> None:
         """Show one line of narration."""
-        if self._style.json:
+        if self._style.form is Form.EVENTS:
             self._json("narration", narration.to_dict())
         elif not self._style.quiet:
             self._line(render(narration, fancy=self._fancy))
@@ -108,28 +136,48 @@ class Screen:
 
     @property
     def wants_json(self) -> bool:
-        return self._style.json
+        return self._style.form is not Form.TEXT
 
-    def progress(self, data: Mapping[str, Any]) -> None:
-        """How far something long is: one live line on a terminal, a line now and then elsewhere."""
-        text = self._progress.text(data)
-        if self._style.quiet or self._style.json or text is None:
+    def progress(self, data: Mapping[str, Any], *, of: str = "") -> None:
+        """How far something long is: a live line on a terminal, a line now and then elsewhere; each node has its own.
+
+        Args:
+            of: the node, where there are several.
+        """
+        line = self._progress.setdefault(of, ProgressLine(every_s=self._silence_s))
+        text = line.text(data)
+        if self._style.quiet or self._style.form is Form.EVENTS or text is None:
             return
+        text = f"{printable_line(of)}: {text}" if of else text
         if not self._fancy:
-            if self._progress.is_due(data, time.monotonic()):
+            if line.is_due(data, time.monotonic()):
                 self._line(text)
         elif not self._mid_line:
-            self._err.write(_CLEAR_LINE + text[: self._err.width() - 1])
-            self._live = True
-            self._touch()
+            self._live[of] = text
+            self._draw()
 
-    def complain(self, error: RbeeError, *, incomplete: bool = False, as_event: bool = False) -> None:
-        """Show an error with its next step. `as_event`: the stream did not carry it, so `--json` gets it from here."""
-        if self._style.json and as_event:
+    def progress_over(self, *, of: str = "") -> None:
+        """Nothing more comes of that node's progress."""
+        if self._live.pop(of, None) is not None and self._drawn:
+            self._draw()
+
+    def complain(
+        self, error: RbeeError, *, incomplete: bool = False, as_event: bool = False, about: str | None = None
+    ) -> None:
+        """Show an error with its next step.
+
+        Args:
+            as_event: nothing else has carried it, so `--json` gets it from here.
+            about: the node that it is about, where there are several.
+        """
+        if as_event and self._style.form is Form.EVENTS:
             self._json("error", error.body())
+        elif as_event and self._style.form is Form.DOCUMENT:
+            self.result(json.dumps({"error": error.body()}))
         self.end_answer()
         head = f"{_RED}error:{_PLAIN}" if self._colour else "error:"
-        lines = [f"{head} {_safe(error.message)} ({error.code})"]
+        whose = f"{_safe(about)}: " if about else ""
+        lines = [f"{head} {whose}{_safe(error.message)} ({error.code})"]
         lines += [f"  - {fault}" for fault in _faults(error)]
         if error.source not in {None, "queen-rbee"}:
             lines.append(f"  from: {_safe(str(error.source))}")
@@ -182,10 +230,21 @@ class Screen:
             self._err.write("\n")
             self._mid_line = False
 
+    def _draw(self) -> None:
+        """Put the live lines in the place of those that stand there; in one write, so that nothing flickers."""
+        width, height = self._err.width() - 1, self._err.height() - 1
+        lines = [text[:width] for text in self._live.values()][-height:]
+        self._err.write(self._erasure() + "\n".join(lines))
+        self._drawn = len(lines)
+        self._touch()
+
+    def _erasure(self) -> str:
+        return _CLEAR_LINE + _CLEAR_LINE_ABOVE * (self._drawn - 1)
+
     def _clear_live(self) -> None:
-        if self._live:
-            self._err.write(_CLEAR_LINE)
-            self._live = False
+        if self._drawn:
+            self._err.write(self._erasure())
+            self._drawn = 0
 
     def _json(self, kind: str, data: Mapping[str, Any]) -> None:
         if not (self._style.quiet and kind == "narration"):

@@ -1,15 +1,16 @@
 """What every command needs around its work: a screen, one correlation id, the event loop, and an exit status."""
 
 import gc
+import signal
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import typer
 
-from rbee_keeper.exit_codes import exit_code
+from rbee_keeper.exit_codes import after_signal, exit_code
 from rbee_keeper.output import Output
-from rbee_keeper.render import Screen, Style
+from rbee_keeper.render import Form, Screen, Style
 from rbee_keeper.settings import KeeperSettings
 from rbee_shared.error_groups import sole_error
 from rbee_shared.errors import RbeeError
@@ -27,9 +28,14 @@ class Runner(Protocol):
 
 
 @contextmanager
-def command(*, quiet: bool = False, json: bool = False) -> Generator[Runner]:
-    """A command's body: an error in it is shown, and becomes the exit status."""
-    style = Style(quiet=quiet, json=json)
+def command(*, quiet: bool = False, json: bool = False, events: bool = False) -> Generator[Runner]:
+    """A command's body: an error in it is shown, and becomes the exit status.
+
+    Args:
+        json: stdout gets one JSON document.
+        events: it gets every event as a line of JSON.
+    """
+    style = Style(quiet, Form.EVENTS if events else Form.DOCUMENT if json else Form.TEXT)
     screens = [_screen(style, _DEFAULT_SILENCE_S)]
 
     def run(work: Callable[..., Awaitable[int]], settings: KeeperSettings, *args: Any) -> None:
@@ -42,6 +48,8 @@ def command(*, quiet: bool = False, json: bool = False) -> Generator[Runner]:
         screen = screens[-1]
         screen.complain(error, incomplete=screen.answer_begun, as_event=True)
         raise typer.Exit(exit_code(error.code, answer_begun=screen.answer_begun)) from None
+    except typer.Abort:  # Ctrl+C or Ctrl+D at a question
+        raise typer.Exit(after_signal(signal.SIGINT)) from None
 
 
 def _screen(style: Style, silence_s: float) -> Screen:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rbee_keeper import exit_codes
+from rbee_keeper.columns import columns
 from rbee_keeper.queen_finder import FoundQueen, find_queen
 from rbee_keeper.render import Screen
 from rbee_keeper.settings import KeeperSettings
@@ -43,7 +44,7 @@ async def show_cluster(settings: KeeperSettings, screen: Screen) -> int:
     screen.result(_queen_line(found, health))
     screen.result(node_table(nodes))
     header = ("WORKER", "STATE", "MODEL", "ON", "SLOTS FREE")
-    screen.result("\n".join(_table(header, map(_worker_row, workers), "no workers")))
+    screen.result("\n".join(columns(header, map(_worker_row, workers), "no workers")))
     return exit_codes.DONE
 
 
@@ -54,7 +55,7 @@ def node_table(nodes: Iterable[Mapping[str, Any]]) -> str:
     for node in nodes:
         rows += _node_rows(node)
         problems += _problems(node)
-    return "\n".join([*_table(("NODE", "STATE", "DEVICES", "WORKERS"), rows, "no nodes yet"), *problems])
+    return "\n".join([*columns(("NODE", "STATE", "DEVICES", "WORKERS"), rows, "no nodes yet"), *problems])
 
 
 def _asleep(screen: Screen) -> int:
@@ -72,13 +73,14 @@ def _queen_line(found: FoundQueen, health: Mapping[str, Any]) -> str:
 
 def _node_rows(node: Mapping[str, Any]) -> Iterable[Sequence[object]]:
     """What is the node's own stands on the line of its first device."""
-    first, *others = _devices(node.get("devices")) or ["-"]
+    first, *others = device_lines(node.get("devices")) or ["-"]
     yield node.get("name"), node.get("state"), first, node.get("workers", 0)
     for device in others:
         yield "", "", device, ""
 
 
-def _devices(devices: object) -> list[str]:
+def device_lines(devices: object) -> list[str]:
+    """A line for each device of a node, as the queen tells of them."""
     if not isinstance(devices, Mapping):
         return []
     lines = []
@@ -108,15 +110,6 @@ def _worker_row(worker: Mapping[str, Any]) -> Sequence[object]:
     where = f"{worker.get('node_name')}, {worker.get('device')}"
     slots = f"{worker.get('slots_available', '?')} of {worker.get('slots_total', '?')}"
     return worker.get("id"), worker.get("state"), worker.get("model_ref"), where, slots
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[object]], if_none: str) -> list[str]:
-    """Columns as wide as their widest cell; what peers sent cannot steer the terminal."""
-    cells = [header, *([printable_line(str(cell)) for cell in row] for row in rows)]
-    if len(cells) == 1:
-        return [if_none]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
 def _public(worker: Mapping[str, Any]) -> dict[str, Any]:

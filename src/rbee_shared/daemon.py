@@ -9,12 +9,14 @@ every exit. So `main` of each program turns the collector off before it imports,
 aside, at the beginning and again at the end.
 """
 
+import asyncio
 import gc
 import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import anyio
@@ -160,29 +162,33 @@ def _prepare(program: str, *, logs_to_stderr: bool) -> tuple[Home, Clocks]:
 
 async def _guarded(daemon: Daemon, body: Callable[[Daemon], Awaitable[None]]) -> None:
     async with anyio.create_task_group() as group:
-        await group.start(_watch_signals, daemon)
-        if daemon.handshake is not None:
-            group.start_soon(_watch_parent, daemon, daemon.handshake)
-        await body(daemon)
-        group.cancel_scope.cancel()
+        with _counted(daemon.hangups) if daemon.parent is Parent.SSH else nullcontext():
+            await group.start(_watch_signals, daemon)
+            if daemon.handshake is not None:
+                group.start_soon(_watch_parent, daemon, daemon.handshake)
+            await body(daemon)
+            group.cancel_scope.cancel()
+
+
+@contextmanager
+def _counted(hangups: Hangups) -> Generator[None]:
+    """SIGHUP is news. Not by the loop's own handlers: between them and whatever follows one would end the process."""
+    loop = asyncio.get_running_loop()
+    signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(hangups.add))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 async def _watch_signals(daemon: Daemon, *, task_status: TaskStatus[None]) -> None:
     watched = [signal.SIGTERM, signal.SIGINT]
-    is_remote = daemon.parent is Parent.SSH
-    if is_remote or signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` has it ignored
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # `nohup` has it ignored
         watched.append(signal.SIGHUP)
-    try:
-        with anyio.open_signal_receiver(*watched) as signals:
-            task_status.started()
-            async for number in signals:
-                if is_remote and number == signal.SIGHUP:
-                    daemon.hangups.add()
-                else:
-                    _obey(daemon.stopping, number)
-    finally:
-        if is_remote:
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what is left to do is not cut short either
+    with anyio.open_signal_receiver(*watched) as signals:
+        task_status.started()
+        async for number in signals:
+            _obey(daemon.stopping, number)
 
 
 def _obey(stopping: Stopping, number: signal.Signals) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-from rbee_shared.contracts.hives import HiveStatus, WorkerFarewell
+from rbee_shared.contracts.hives import HiveFarewell, HiveStatus, WorkerFarewell
 from rbee_shared.contracts.models import ModelRow, Removal, Verification
 from rbee_shared.contracts.nodes import CpuDevice, Devices, GpuDevice
 from rbee_shared.contracts.provisions import BuildRow, ProvisionEnd
 from rbee_shared.contracts.workers import WorkerRecord, WorkerState
 from rbee_shared.errors import error_from_body
+from rbee_shared.redaction import printable_line
 from rbee_shared.tables import facts, framed
 from rbee_shared.units import format_bytes
 
@@ -58,28 +59,28 @@ def model(row: ModelRow, width: int) -> str:
 def verification(found: Verification) -> str:
     """One line for each file, and the verdict."""
     lines = [
-        f"{'ok' if check.ok else 'FAILED'}  {check.path}{f': {check.problem}' if check.problem else ''}"
+        printable_line(f"{'ok' if check.ok else 'FAILED'}  {check.path}{f': {check.problem}' if check.problem else ''}")
         for check in found.files
     ]
     verdict = "is what it was" if found.ok else "is not what it was"
-    return "\n".join([*lines, f"{found.id} {verdict}"])
+    return "\n".join([*lines, printable_line(f"{found.id} {verdict}")])
 
 
 def removal(done: Removal) -> str:
     """What is gone."""
     if not done.files_removed:
-        return f"{done.id} is no longer in the catalog"
-    gone = [f"removed {path}" for path in done.files_removed]
-    return "\n".join([*gone, f"{done.id} is gone, {format_bytes(done.freed_bytes)} came free"])
+        return printable_line(f"{done.id} is no longer in the catalog")
+    gone = [printable_line(f"removed {path}") for path in done.files_removed]
+    return "\n".join([*gone, printable_line(f"{done.id} is gone, {format_bytes(done.freed_bytes)} came free")])
 
 
 def provided(end: ProvisionEnd, where: str = "here") -> str:
     """What is there now, after a download or a build. `where`: `here`, or `on mac`."""
     fetched = f", {format_bytes(end.bytes_fetched)} fetched" if end.bytes_fetched else ""
     if end.model is not None:
-        return f"{end.model.id} is {where} ({_size(end.model)}{fetched}): {end.model.local_path}"
+        return printable_line(f"{end.model.id} is {where} ({_size(end.model)}{fetched}): {end.model.local_path}")
     if end.build is not None:
-        return f"{end.build.id} is {where} ({_build_place(end.build)})"
+        return printable_line(f"{end.build.id} is {where} ({_build_place(end.build)})")
     return "done"
 
 
@@ -111,7 +112,19 @@ def farewells(done: Sequence[WorkerFarewell]) -> str:
     """What became of the workers that were stopped."""
     if not done:
         return "no workers to stop"
-    return "\n".join(f"worker {worker.worker_id} is {worker.state}{_memory_back(worker)}" for worker in done)
+    return "\n".join(
+        printable_line(f"worker {worker.worker_id} is {worker.state}{_memory_back(worker)}") for worker in done
+    )
+
+
+def hive_farewell(done: HiveFarewell) -> str:
+    """How the hive of this machine ended, and what was left of it."""
+    who = f"the hive (pid {done.pid})"
+    how = {"none": "no hive runs here", "asked": f"{who} has stopped"}.get(done.how, f"{who} was ended by {done.how}")
+    left = [
+        printable_line(f"worker {worker_id}, which a hive had left behind, was ended") for worker_id in done.workers
+    ]
+    return "\n".join([how, *left])
 
 
 def devices(found: Devices, node: str, width: int) -> str:
@@ -119,18 +132,19 @@ def devices(found: Devices, node: str, width: int) -> str:
     header = ("ID", "Backend", "Name", "Memory", "Free", "Load", "Temp")
     cells = [*map(_gpu_cells, found.gpus), _cpu_cells(found.cpu)]
     table = framed(f"Devices of {node}", header, cells, f"Total devices: {len(cells)}", width=width)
-    return "\n".join([table, *(f"problem: {problem}" for problem in found.problems)])
+    return "\n".join([table, *(printable_line(f"problem: {problem}") for problem in found.problems)])
 
 
 def status(found: HiveStatus, width: int, more: Iterable[tuple[str, object]] = ()) -> str:
     """The hive and all that it has; `more`: what only the one who asks knows of it."""
     belongs = "standalone" if found.standalone else "adopted" if found.adopted else "on its own"
+    queen = " ".join(filter(None, (found.queen_url or "none", found.queen_id, f"({belongs})")))
     pairs: list[tuple[str, object]] = [
         ("hive", f"{found.name} at {found.url}"),
         *more,
         ("version", found.version),
         ("since", _when(int(found.started_at))),
-        ("queen", f"{found.queen_url or 'none'} ({belongs})"),
+        ("queen", f"{queen}, cut off" if found.cut_off else queen),
         ("models", f"{found.models} known, {found.downloaded} downloaded"),
         ("under way", found.provisions or None),
         ("disk", f"{format_bytes(found.disk_free_bytes)} free in {found.models_dir}"),

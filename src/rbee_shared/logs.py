@@ -36,5 +36,5 @@ def _install(handler: logging.Handler) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    for chatty in ("httpx2", "httpcore", "httpcore2", "asyncio", "uvicorn.error"):
+    for chatty in ("httpx2", "httpcore", "httpcore2", "asyncio", "asyncssh", "uvicorn.error"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
+from itertools import zip_longest
 
 _OPTION = "--parent"
 
@@ -20,7 +21,7 @@ class Parent(StrEnum):
 def parent_of(arguments: Sequence[str]) -> Parent | None:
     """What a command line names, the last one where it does so twice; None without, or for what it will be refused."""
     named = None
-    for option, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for option, following in zip_longest(arguments, arguments[1:], fillvalue=""):
         name, is_joined, value = option.partition("=")
         if name == _OPTION:
             named = value if is_joined else following

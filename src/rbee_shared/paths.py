@@ -50,6 +50,11 @@ class Home:
         return self.root / "workers"
 
     @property
+    def wheels(self) -> Path:
+        """Finished engines that a queen has sent along; `wheels_dir` names another directory."""
+        return self.root / "wheels"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 

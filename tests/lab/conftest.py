@@ -1,9 +1,11 @@
 """Lab tests: three hosts with sshd and nothing else, made new for every test; and a Hub that they all reach."""
 
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from tests.support.lab import Lab, running_lab, why_not_here
+from tests.support.lab_cluster import CUDA_TWICE, METAL, install, name_hosts, put_installation, save_installation
 from tests.support.skips import pytest_runtest_makereport
 
 __all__ = ["pytest_runtest_makereport"]
@@ -29,3 +31,24 @@ def lab(_running_lab: Lab) -> Generator[Lab]:
     yield _running_lab
     for host in _running_lab.hosts:
         print(host.told() if host.is_on else f"--- {host.name} is off")
+
+
+@pytest.fixture(scope="session")
+def _installation(_running_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """rbee as its queen installs it on a bare account, with a worker build: made once."""
+    _running_lab.renew()
+    name_hosts(_running_lab)
+    install(_running_lab, _running_lab.mac)
+    archive = tmp_path_factory.mktemp("installation") / "rbee.tar"
+    save_installation(_running_lab.mac, archive)
+    return archive
+
+
+@pytest.fixture
+def cluster(_installation: Path, lab: Lab) -> Lab:
+    """Three hosts that blep's SSH configuration names; rbee is on all of them, and nothing runs."""
+    name_hosts(lab)
+    for host, config in ((lab.mac, METAL), (lab.workstation, CUDA_TWICE)):
+        put_installation(host, _installation)
+        host.write("/root/.rbee/config.toml", config)
+    return lab

@@ -13,12 +13,14 @@ import sys
 import time
 from collections.abc import AsyncGenerator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from tests.support.fake_nodes import FakeNodes, add_flags
 
 from rbee_shared import sse
 from rbee_shared.auth import read_or_make_token, require_bearer
@@ -27,6 +29,7 @@ from rbee_shared.daemon import Daemon, run_daemon
 from rbee_shared.errors import ShuttingDownError, error_from_body
 from rbee_shared.http_app import new_app
 from rbee_shared.narration import Narration, Narrator
+from rbee_shared.parent import parent_of
 from rbee_shared.paths import Home
 from rbee_shared.run_file import run_file
 from rbee_shared.server import bind, serving, url_of
@@ -54,6 +57,7 @@ def flags() -> argparse.Namespace:
     parser.add_argument("--ephemeral", action="store_true", help="even without a parent")
     parser.add_argument("--deaf", action="store_true", help="says it shuts down, and does not")
     parser.add_argument("--shutdown-s", type=float, default=0.0, help="takes its time to go")
+    add_flags(parser)
     parser.add_argument("program", nargs="?")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--parent")
@@ -80,7 +84,10 @@ class FakeQueen:
         app.get("/v2/hold")(self.hold)
         app.post("/v2/tasks")(self.task)
         app.post("/shutdown", dependencies=guarded, status_code=202)(self.shutdown)
-        app.get("/v2/nodes", dependencies=guarded)(self.nodes)
+        app.get("/v2/events", dependencies=guarded)(self.events)
+        leave = partial(self.daemon.stopping.request, "scripted")
+        nodes = FakeNodes(self.args, self.note, self.daemon.hub.publish, leave)
+        app.include_router(nodes.router(), dependencies=guarded)
         app.get("/v2/workers", dependencies=guarded)(self.workers)
         return app
 
@@ -178,10 +185,9 @@ class FakeQueen:
             self.daemon.stopping.request("asked to")
         return {"status": "shutting_down"}
 
-    async def nodes(self) -> dict[str, Any]:
-        cpu = {"name": "x", "cores": 8, "ram_bytes": 32_000_000_000, "free_bytes": 16_000_000_000, "ram_gb": 32.0}
-        devices = {"cpu": cpu, "gpus": [], "models": 1, "workers": 1}
-        return {"nodes": [{"name": "local\x1bhost", "state": "online", "devices": devices, "workers": 1}]}
+    async def events(self) -> Response:
+        log = self.daemon.hub.events
+        return EventStream(log.follow(log.last_id, ping_s=1), slow_client_s=60)
 
     async def workers(self) -> dict[str, Any]:
         worker = {"id": "w1", "state": "idle", "model_ref": "builtin:storyteller", "backend": "cpu", "device": "cpu"}
@@ -215,7 +221,7 @@ def main() -> None:
         await live(daemon, args)
 
     Path(Home.from_environment().root).mkdir(parents=True, exist_ok=True)
-    sys.exit(run_daemon("queen-rbee", body, with_parent=args.parent == "stdin"))
+    sys.exit(run_daemon("queen-rbee", body, parent=parent_of(sys.argv[1:])))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from tests.support.cluster import NO_HUB
 
+from rbee_shared.handshake import Handshake
 from rbee_shared.programs import program_argv
 from rbee_shared.server import bind, serving, url_of
 
@@ -36,6 +37,14 @@ class LiveHive:
     home: Path
     client: httpx2.AsyncClient
     stderr: Path
+
+    async def status(self) -> dict[str, Any]:
+        return dict((await self.send("GET", "/v1/status")).json())
+
+    async def adopt(self, **order: object) -> tuple[int, dict[str, Any]]:
+        """The status of `POST /v1/adopt`, and the error if it is one."""
+        answer = await self.send("POST", "/v1/adopt", order)
+        return answer.status_code, answer.json().get("error") or {}
 
     async def send(
         self, method: str, path: str, body: object = None, *, token: str | None = TOKEN, content: bytes | None = None
@@ -74,6 +83,39 @@ async def operators_hive(home: Path, *arguments: str, env: Mapping[str, str] | N
         await anyio.to_thread.run_sync(_end, process)
 
 
+@asynccontextmanager
+async def remote_hive(
+    home: Path, handshake: Handshake, *arguments: str, env: Mapping[str, str] | None = None
+) -> AsyncGenerator[LiveHive]:
+    """`rbee-hive daemon --parent ssh …` as an SSH server starts it; the test holds its pipes."""
+    stderr = home / "hive.stderr"
+    process = await anyio.to_thread.run_sync(_start_remote, home, stderr, handshake, arguments, env or {})
+    try:
+        url = await _published_url(home, process)
+        async with httpx2.AsyncClient(timeout=60, trust_env=False, verify=False) as client:
+            yield LiveHive(url, process, home, client, stderr)
+    finally:
+        await anyio.to_thread.run_sync(_end, process)
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+def _start_remote(
+    home: Path, stderr: Path, handshake: Handshake, arguments: Sequence[str], env: Mapping[str, str]
+) -> "subprocess.Popen[bytes]":
+    home.mkdir(mode=0o700, exist_ok=True)
+    with stderr.open("wb") as errors:
+        process = subprocess.Popen(
+            [*program_argv("rbee-hive"), "daemon", "--parent", "ssh", *(arguments or ("--port", "0"))],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True, bufsize=0,
+            env=_environment(home, env),
+        )  # fmt: skip
+    assert process.stdin is not None
+    process.stdin.write(handshake.line())
+    return process
+
+
 def _start(home: Path, stderr: Path, arguments: Sequence[str], env: Mapping[str, str]) -> "subprocess.Popen[bytes]":
     home.mkdir(mode=0o700, exist_ok=True)
     token_file = home / "token"
@@ -83,9 +125,12 @@ def _start(home: Path, stderr: Path, arguments: Sequence[str], env: Mapping[str,
     with stderr.open("wb") as out:
         return subprocess.Popen(
             [*program_argv("rbee-hive"), "daemon", "--port", "0", *arguments],
-            stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
-            env={**os.environ, **NO_HUB, "RBEE_HOME": str(home), "RBEE_HIVE_WORKER_PORT": "0", **env},
+            stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=_environment(home, env),
         )  # fmt: skip
+
+
+def _environment(home: Path, more: Mapping[str, str]) -> dict[str, str]:
+    return {**os.environ, **NO_HUB, "RBEE_HOME": str(home), "RBEE_HIVE_WORKER_PORT": "0", **more}
 
 
 async def _published_url(home: Path, process: "subprocess.Popen[bytes]") -> str:
@@ -123,11 +168,13 @@ async def gone(pid: int, within_s: float) -> bool:
 
 @dataclass
 class QueensSide:
-    """What a queen answers to hives, and what she heard. `silent` answers nothing but errors."""
+    """What a queen answers to hives, and what she heard. `silent`: errors only; `hangs`: not even those."""
 
     url: str = ""
     epoch: int = 1
     silent: bool = False
+    hangs: bool = False
+    reached: int = 0
     beats: list[dict[str, Any]] = field(default_factory=list)
     ready: list[dict[str, Any]] = field(default_factory=list)
     tokens: set[str | None] = field(default_factory=set)
@@ -145,6 +192,9 @@ async def queens_side() -> AsyncGenerator[QueensSide]:
 
     @app.post("/v1/heartbeat")
     async def heartbeat(request: Request) -> JSONResponse:
+        side.reached += 1
+        while side.hangs:  # noqa: ASYNC110 - a test turns it on and off as it likes
+            await anyio.sleep(0.02)
         if side.silent:
             return JSONResponse({"error": {"code": "SHUTTING_DOWN", "message": "silent"}}, 503)
         side.beats.append(await request.json())
@@ -153,6 +203,7 @@ async def queens_side() -> AsyncGenerator[QueensSide]:
 
     @app.post("/v1/orchestrator/worker-ready")
     async def ready(request: Request) -> JSONResponse:
+        side.tokens.add(request.headers.get("authorization"))
         side.ready.append({**await request.json(), "correlation_id": request.headers.get("x-correlation-id")})
         return JSONResponse({"status": "ok"})
 

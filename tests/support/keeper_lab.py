@@ -113,6 +113,10 @@ class KeeperLab:
             assert time.monotonic() < deadline_s, f"waited {_PATIENCE_S:.0f} s in vain"
             time.sleep(0.02)
 
+    def pause(self, seconds: float) -> None:
+        """For what must not happen meanwhile."""
+        time.sleep(seconds)
+
     def living(self) -> list[psutil.Process]:
         """Processes of this home, by its place in their environment."""
         mine = []

@@ -47,11 +47,16 @@ def ended(reason: str, tokens: int) -> bytes:
     return sse.encode("end", {**counts, **speed, "stop_reason": reason}) + sse.DONE
 
 
+def seen(job: dict[str, Any]) -> int:
+    """How many token frames, each of one id, the reader of the job has from streams before this one."""
+    return len(job.get("resume", {"ids": ()})["ids"])
+
+
 async def whole(worker: "ScriptedWorker", job: dict[str, Any]) -> AsyncIterator[bytes]:
     """As it should be: `script.tokens` tokens, `script.pause_s` apart, ended early by `/cancel`."""
     yield started(worker, job)
     script, cancelled = worker.script, worker.jobs[job["job_id"]]
-    for number in range(script.tokens):
+    for number in range(seen(job), script.tokens):
         with anyio.move_on_after(script.pause_s):
             await cancelled.wait()
         if cancelled.is_set():
@@ -62,14 +67,19 @@ async def whole(worker: "ScriptedWorker", job: dict[str, Any]) -> AsyncIterator[
 
 
 def broken(*frames: bytes) -> Answer:
-    """`started` and these bytes; then the stream closes."""
+    """`started` and these bytes, without the tokens that the reader has; then the stream closes."""
 
     async def answer(worker: "ScriptedWorker", job: dict[str, Any]) -> AsyncIterator[bytes]:
         yield started(worker, job)
         for frame in frames:
-            yield frame
+            if not _is_seen(frame, job):
+                yield frame
 
     return answer
+
+
+def _is_seen(frame: bytes, job: dict[str, Any]) -> bool:
+    return any(b'"i":%d,' % number in frame for number in range(seen(job)))
 
 
 def raw(*chunks: bytes) -> Answer:

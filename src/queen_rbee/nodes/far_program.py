@@ -5,7 +5,8 @@ The command line is the same to every shell, and holds no secret: order and toke
 
 import json
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import Any
@@ -24,6 +25,7 @@ from rbee_shared.redaction import printable_line, redact
 SILENCE_S = 30.0
 _SIGN_OF_LIFE_S = 2.0
 _FAR = "queen_rbee.nodes.far"
+_SHARED = ("ground", "versions", "steps")  # each may import those before it
 _SHOWN_CHARACTERS = 300
 
 # The modules know each other by the names that they have here.
@@ -60,7 +62,7 @@ class FarProgram:
         self._end: dict[str, Any] = {}
 
     async def run(
-        self, site: Site, payload: AsyncIterable[bytes], tell: Callable[[str], None], *, limit_s: float
+        self, site: Site, payload: AsyncGenerator[bytes], tell: Callable[[str], None], *, limit_s: float
     ) -> dict[str, Any]:
         """What it says is done. It ends itself when this queen is not heard for `SILENCE_S`.
 
@@ -75,7 +77,8 @@ class FarProgram:
             for said in self._lines.feed(chunk):
                 self._hear(said, tell)
 
-        finished = await site.shell.run(command, self._stdin(program, payload), timeout_s=limit_s, hear=hear)
+        async with aclosing(payload), aclosing(self._stdin(program, payload)) as stdin:
+            finished = await site.shell.run(command, stdin, timeout_s=limit_s, hear=hear)
         if "done" in self._end:
             return dict(self._end["done"])
         raise far_error(self._end["failed"], site.node) if "failed" in self._end else self._broken(site, finished)
@@ -87,7 +90,7 @@ class FarProgram:
             self._end = said
             self._over.set()
 
-    async def _stdin(self, program: bytes, payload: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
+    async def _stdin(self, program: bytes, payload: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         """Signs of life follow, so that the program also knows of a cable that was pulled out."""
         yield program
         async for chunk in payload:
@@ -100,7 +103,7 @@ class FarProgram:
     def _text(self) -> bytes:
         here = files(_FAR)
         sources = {
-            f"{_FAR}.{name}": here.joinpath(f"{name}.py").read_text(encoding="utf-8") for name in ("ground", self._name)
+            f"{_FAR}.{name}": here.joinpath(f"{name}.py").read_text(encoding="utf-8") for name in (*_SHARED, self._name)
         }
         text = _BOOT.format(sources=sources, main=f"{_FAR}.{self._name}", order=json.dumps(asdict(self._order)))
         return text.encode()

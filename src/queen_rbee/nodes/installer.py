@@ -81,14 +81,17 @@ async def install(
         raise InstallFailedError(f"{site.node}: the installer said something that this queen does not know") from None
 
 
-async def uninstall(site: Site, tell: Callable[[str], None], *, keep_models: bool) -> Removed:
-    """Remove rbee there; its hive must have ended.
+async def uninstall(site: Site, tell: Callable[[str], None], *, token: str | None, keep_models: bool) -> Removed:
+    """Remove rbee there; its hive must have ended. `token`: of this cluster.
 
     Raises:
         InstallFailedError: something of it runs, or no queen has installed it there.
+        HiveOwnedError: that home belongs to another cluster.
         SshUnreachableError, RequestTimeoutError: nobody knows; it can be done again.
     """
-    order = partial(far_uninstall.Order, home=site.home, keep_models=keep_models, wait_s=_WAIT_S, silence_s=SILENCE_S)
+    order = partial(
+        far_uninstall.Order, home=site.home, token=token, keep_models=keep_models, wait_s=_WAIT_S, silence_s=SILENCE_S
+    )
     done = await FarProgram("uninstall", order).run(site, nothing(), tell, limit_s=UNINSTALL_S)
     try:
         return Removed.model_validate(done)

@@ -1,6 +1,7 @@
 """What goes to a node: rbee's wheel, pip, the lock, perhaps all libraries and engines; as one tar stream."""
 
 import hashlib
+import io
 import tarfile
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Payload:
-    """`version`: of the rbee in it; `wheel`, `pip` and `lock` are names of parts. `offline`: the libraries are among the parts."""
+    """`version`: of the rbee in it. `wheel`, `pip`, `lock`: names of parts. `offline`: the libraries are parts too."""
 
     version: str
     parts: tuple[Part, ...]
@@ -47,9 +48,19 @@ class Payload:
         """The stream. A file that has changed on disk meanwhile is noticed on the other side, by its hash."""
         sent_bytes = 0
         for part in self.parts:
-            async for chunk in _member(part):
-                sent_bytes += len(chunk)
-                yield chunk
+            header = tarfile.TarInfo(part.name)
+            header.size = part.size_bytes
+            start = header.tobuf(tarfile.GNU_FORMAT)
+            yield start
+            left_bytes = part.size_bytes
+            async with await _opened(part.source) as file:
+                while left_bytes:
+                    chunk = (await file.read(min(_CHUNK_BYTES, left_bytes))) or bytes(1)  # it has become shorter
+                    left_bytes -= len(chunk)
+                    yield chunk
+            padding = bytes(-part.size_bytes % tarfile.BLOCKSIZE)
+            yield padding
+            sent_bytes += len(start) + part.size_bytes + len(padding)
         yield bytes(2 * tarfile.BLOCKSIZE + -(sent_bytes + 2 * tarfile.BLOCKSIZE) % tarfile.RECORDSIZE)
 
 
@@ -101,26 +112,5 @@ def _of_file(name: str, path: Path) -> Part:
         return Part(name, path, file.tell(), digest.hexdigest())
 
 
-async def _member(part: Part) -> AsyncGenerator[bytes]:
-    header = tarfile.TarInfo(part.name)
-    header.size = part.size_bytes
-    yield header.tobuf(tarfile.GNU_FORMAT)
-    async for chunk in _content(part):
-        yield chunk
-    yield bytes(-part.size_bytes % tarfile.BLOCKSIZE)
-
-
-async def _content(part: Part) -> AsyncGenerator[bytes]:
-    """Exactly as many bytes as announced, whatever has become of the file."""
-    if isinstance(part.source, bytes):
-        yield part.source
-        return
-    left_bytes = part.size_bytes
-    async with await anyio.open_file(part.source, "rb") as file:
-        while left_bytes and (chunk := await file.read(min(_CHUNK_BYTES, left_bytes))):
-            left_bytes -= len(chunk)
-            yield chunk
-    while left_bytes:
-        chunk = bytes(min(_CHUNK_BYTES, left_bytes))
-        left_bytes -= len(chunk)
-        yield chunk
+async def _opened(source: bytes | Path) -> anyio.AsyncFile[bytes]:
+    return anyio.wrap_file(io.BytesIO(source)) if isinstance(source, bytes) else await anyio.open_file(source, "rb")

@@ -5,6 +5,7 @@ fetched, each file by its locked hash. It has a list of hashes of its own, so th
 is there whole or not at all, and counts only for the locks that it was made for.
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -22,7 +23,7 @@ from queen_rbee.domain.nodes.locks import Pin, as_lock, pins_for
 from queen_rbee.domain.nodes.platform_tag import PlatformTag
 from queen_rbee.nodes.here import ENGINE, OwnRbee
 from queen_rbee.nodes.wheels import repacked
-from rbee_shared.errors import DiskFullError, RequestTimeoutError
+from rbee_shared.errors import DiskFullError, InstallFailedError, RbeeError, RequestTimeoutError
 from rbee_shared.paths import Home
 from rbee_shared.units import format_bytes
 
@@ -33,6 +34,7 @@ _ENGINES = "engines"
 _PRIVATE_DIR = 0o700
 _DOWNLOAD_S = 900.0
 _SHOWN_LINES = 12
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ async def make_wheelhouse(home: Home, own: OwnRbee, tag: PlatformTag, tell: Call
         text = as_lock(made, _header(own))
         wheelhouse = await anyio.to_thread.run_sync(_finish, partial, root(home) / tag.name, text)
     except OSError as error:
-        raise DiskFullError(f"{root(home)}: {error.strerror}") from None
+        raise _told(error, root(home)) from None
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(lambda: shutil.rmtree(partial, ignore_errors=True))
@@ -114,10 +116,15 @@ def own_engine(home: Home, own: OwnRbee) -> Path | None:
         draft.write_bytes(wheel.content)
         draft.replace(directory / wheel.name)
     except OSError as error:
-        raise DiskFullError(f"{directory}: {error.strerror}") from None
+        raise _told(error, directory) from None
     finally:
         draft.unlink(missing_ok=True)
     return directory
+
+
+def _told(error: OSError, directory: Path) -> RbeeError:
+    text = f"{directory}: {error.strerror}"
+    return DiskFullError(text) if error.errno in _NO_ROOM else InstallFailedError(text, hint="Look at that directory.")
 
 
 def _header(own: OwnRbee) -> str:

@@ -1,6 +1,8 @@
-"""`status` and `detect`: what runs here, and what this machine has."""
+"""`status`, `detect` and `stop`: what runs here, what this machine has, and the end of it."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from rbee_hive.commands.options import Json
 from rbee_hive.local import views
@@ -27,3 +29,18 @@ def detect(json: Json = False) -> None:
     with session(json=json) as here:
         found = here.on_node(lambda node: node.devices(), waiting_for="the devices")
         here.screen.answer(found, lambda width: views.devices(found, here.node_name, width))
+
+
+def stop(
+    kill: Annotated[
+        bool, typer.Option("--kill", help="End it by signals if it does not answer, or does not go.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Stop the hive that runs here, and what a killed one has left; done when nothing of it is there."""
+    from rbee_hive.local.hive_stop import HiveStop  # noqa: PLC0415 - the other commands start without it
+
+    with session(json=json) as here:
+        order = HiveStop(here.home, here.clocks, here.screen.narrator, here.read_token)
+        done = here.run(lambda: order.carry_out(kill=kill), waiting_for="the hive to stop")
+        here.screen.answer(done, lambda _: views.hive_farewell(done))

@@ -52,6 +52,10 @@ class Session:
     def node_name(self) -> str:
         return self.settings.name
 
+    def read_token(self) -> str:
+        """The token that a hive of this home wants, unless the queen that started it has given it another. Blocking."""
+        return read_token(self.settings.token_file or self.home.token)
+
     def on_node(self, ask: Callable[[Node], Awaitable[T]], *, waiting_for: str) -> T:
         """What `ask` gets from this node, through the hive that runs or from the files."""
 
@@ -59,7 +63,7 @@ class Session:
             async with self._node() as node:
                 return await ask(node)
 
-        return self._run(work, waiting_for)
+        return self.run(work, waiting_for=waiting_for)
 
     def on_hive(self, ask: "Callable[[HiveApi], Awaitable[T]]", *, waiting_for: str) -> T:
         """What `ask` gets from the hive that runs.
@@ -76,7 +80,22 @@ class Session:
                     )
                 return await ask(hive)
 
-        return self._run(work, waiting_for)
+        return self.run(work, waiting_for=waiting_for)
+
+    def run(self, work: Callable[[], Awaitable[T]], *, waiting_for: str) -> T:
+        """Run `work` in an event loop; a signal cancels it and ends the command."""
+
+        async def main() -> T:
+            gc.freeze()  # `main` of the program turned the collector off while libraries were loaded
+            gc.enable()
+            correlation_id.set(new_correlation_id())
+            self.screen.wait_for(waiting_for)
+            return await self._interruptible(work)
+
+        try:
+            return anyio.run(main)
+        finally:
+            self.screen.settle()
 
     @asynccontextmanager
     async def _node(self) -> AsyncGenerator[Node]:
@@ -98,24 +117,9 @@ class Session:
             return
         from rbee_hive.local.hive_api import HiveApi  # noqa: PLC0415 - as above
 
-        token = await anyio.to_thread.run_sync(read_token, self.settings.token_file or self.home.token)
+        token = await anyio.to_thread.run_sync(self.read_token)
         async with HiveApi.open(running, token, self.clocks) as hive:
             yield hive
-
-    def _run(self, work: Callable[[], Awaitable[T]], waiting_for: str) -> T:
-        """Run `work` in an event loop; a signal cancels it and ends the command."""
-
-        async def main() -> T:
-            gc.freeze()  # `main` of the program turned the collector off while libraries were loaded
-            gc.enable()
-            correlation_id.set(new_correlation_id())
-            self.screen.wait_for(waiting_for)
-            return await self._interruptible(work)
-
-        try:
-            return anyio.run(main)
-        finally:
-            self.screen.settle()
 
     async def _interruptible(self, work: Callable[[], Awaitable[T]]) -> T:
         interruption = _Interruption(self.screen)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from rbee_hive.local.tables import facts, framed
-from rbee_shared.contracts.hives import HiveStatus, WorkerFarewell
+from rbee_shared.contracts.hives import HiveFarewell, HiveStatus, WorkerFarewell
 from rbee_shared.contracts.models import ModelRow, Removal, Verification
 from rbee_shared.contracts.nodes import CpuDevice, Devices, GpuDevice
 from rbee_shared.contracts.provisions import BuildRow, ProvisionEnd
@@ -111,6 +111,14 @@ def farewells(done: Sequence[WorkerFarewell]) -> str:
     return "\n".join(f"worker {worker.worker_id} is {worker.state}{_memory_back(worker)}" for worker in done)
 
 
+def hive_farewell(done: HiveFarewell) -> str:
+    """How the hive of this machine ended, and what was left of it."""
+    who = f"the hive (pid {done.pid})"
+    how = {"none": "no hive runs here", "asked": f"{who} has stopped"}.get(done.how, f"{who} was ended by {done.how}")
+    left = [f"worker {worker_id}, which a hive had left behind, was ended" for worker_id in done.workers]
+    return "\n".join([how, *left])
+
+
 def devices(found: Devices, node: str, width: int) -> str:
     """What this node can compute on, the graphics devices first."""
     header = ("ID", "Backend", "Name", "Memory", "Free", "Load", "Temp")
@@ -122,12 +130,13 @@ def devices(found: Devices, node: str, width: int) -> str:
 def status(found: HiveStatus, pid: int, width: int) -> str:
     """The hive and all that it has."""
     belongs = "standalone" if found.standalone else "adopted" if found.adopted else "on its own"
+    queen = " ".join(filter(None, (found.queen_url or "none", found.queen_id, f"({belongs})")))
     pairs: list[tuple[str, object]] = [
         ("hive", f"{found.name} at {found.url}"),
         ("pid", pid),
         ("version", found.version),
         ("since", _when(int(found.started_at))),
-        ("queen", f"{found.queen_url or 'none'} ({belongs})"),
+        ("queen", f"{queen}, cut off" if found.cut_off else queen),
         ("models", f"{found.models} known, {found.downloaded} downloaded"),
         ("under way", found.provisions or None),
         ("disk", f"{format_bytes(found.disk_free_bytes)} free in {found.models_dir}"),

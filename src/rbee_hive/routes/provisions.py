@@ -20,7 +20,7 @@ async def provision_model(
     order: Annotated[ModelProvisionRequest, Depends(json_body(ModelProvisionRequest))], services: ServicesDep
 ) -> ProvisionAnswer:
     """Have the model on this node: found, or fetched; whoever asks for the same meanwhile shares it."""
-    services.require_open()
+    services.require_taking_work()
     return _answer(await services.provision_model(order))
 
 
@@ -30,7 +30,7 @@ async def provision_build(
     order: Annotated[WorkerProvisionRequest, Depends(json_body(WorkerProvisionRequest))], services: ServicesDep
 ) -> ProvisionAnswer:
     """Have a worker build of that kind: found, installed from a wheel, or compiled."""
-    services.require_open()
+    services.require_taking_work()
     return _answer(await services.provision_build(order))
 
 

@@ -12,7 +12,7 @@ class WorkerOrder:
 
     `backend`, `device`: what the cluster calls it. `runs_on`: the worker's own `--backend` and `--device`; they differ
     where a device has another number there, or is declared and served by another build.
-    `ordered_by`: the queen's URL, None for whoever else has the token. `pinned`: it stays however long it is idle.
+    `ordered_by`: whose the hive was then (`Ownership.orders_as`). `pinned`: it stays however long it is idle.
     `engine_path`: the directory of the worker build; None is the hive's own environment.
     """
 
@@ -33,12 +33,14 @@ class WorkerOrder:
     engine_path: str | None = None
     extra_env: Mapping[str, str] = field(default_factory=dict)
 
-    def argv(self, hive_url: str) -> list[str]:
-        """The command line that starts it."""
+    def argv(self, hive_url: str | None) -> list[str]:
+        """The command line that starts it. `hive_url` None: it reports to nobody."""
         argv = [*program_argv("llm-worker-rbee"), "--parent", "stdin", "--worker-id", self.worker_id]
         argv += ["--model", self.model_path, "--model-ref", self.model_ref]
         argv += ["--backend", self.runs_on[0], "--device", self.runs_on[1]]
-        argv += ["--port", str(self.port), "--hive-url", hive_url]
+        argv += ["--port", str(self.port)]
+        if hive_url is not None:
+            argv += ["--hive-url", hive_url]
         if self.n_ctx is not None:
             argv += ["--n-ctx", str(self.n_ctx)]
         if self.slots is not None:

@@ -40,7 +40,7 @@ def infer(
     from rbee_keeper.settings import load_settings  # noqa: PLC0415
 
     sampling = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
-    with command(quiet=quiet, json=json) as run:
+    with command(quiet=quiet, events=json) as run:
         settings = load_settings(queen_url=queen_url, token_file=token_file)
         request = {
             **spoken_to_model(read_prompt(prompt, prompt_option), system),

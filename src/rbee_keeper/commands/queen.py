@@ -1,16 +1,12 @@
 """`queen start|stop|status`: a standing queen, who stays until she is told to go."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="A standing queen: start, stop, status.", no_args_is_help=True)
+from rbee_keeper.commands.options import Json, QueenUrl, Quiet, TokenFile
 
-QueenUrl = Annotated[str | None, typer.Option("--queen-url", help="A queen that runs elsewhere [RBEE_QUEEN_URL].")]
-TokenFile = Annotated[Path | None, typer.Option("--token-file", help="Her token [RBEE_TOKEN_FILE, ~/.rbee/token].")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the result and errors.")]
+app = typer.Typer(help="A standing queen: start, stop, status.", no_args_is_help=True)
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """`status`: the queen, her nodes with their devices, and the workers. Never wakes anybody."""
 
-from rbee_keeper.commands.queen import Json, QueenUrl, TokenFile
+from rbee_keeper.commands.options import Json, QueenUrl, TokenFile
 
 
 def status(queen_url: QueenUrl = None, token_file: TokenFile = None, json: Json = False) -> None:

@@ -2,7 +2,7 @@
 
 import typer
 
-from rbee_keeper.commands.queen import TokenFile
+from rbee_keeper.commands.options import TokenFile
 
 
 def token(token_file: TokenFile = None) -> None:

@@ -6,7 +6,18 @@ from typing import Any
 import anyio
 import pytest
 from tests.support.queen import LiveQueen
-from tests.support.scripted_node import Answer, Script, ScriptedNode, ScriptedWorker, broken, ended, raw, started, whole
+from tests.support.scripted_node import (
+    Answer,
+    Script,
+    ScriptedNode,
+    ScriptedWorker,
+    broken,
+    ended,
+    raw,
+    seen,
+    started,
+    whole,
+)
 
 from rbee_shared import sse
 from rbee_shared.contracts.events import token_frame
@@ -23,9 +34,14 @@ BUSY = sse.encode("error", {"code": "ALL_SLOTS_BUSY", "message": "busy"})
 
 async def resets(worker: ScriptedWorker, job: dict[str, Any]) -> AsyncIterator[bytes]:
     """The connection breaks without its end."""
-    yield started(worker, job) + ONE
+    yield started(worker, job) + (b"" if seen(job) else ONE)
     await anyio.sleep(0.05)
     raise ConnectionResetError
+
+
+async def forgetful(worker: ScriptedWorker, job: dict[str, Any]) -> AsyncIterator[bytes]:
+    """It takes no notice of what the reader has."""
+    yield started(worker, job) + ONE
 
 
 BAD_STREAMS: dict[str, tuple[Answer, str]] = {
@@ -44,6 +60,7 @@ BAD_STREAMS: dict[str, tuple[Answer, str]] = {
     "an end before started": (raw(ended("EOS", 0)), "BAD_PEER"),
     "not a number": (broken(ONE, NAN), "BAD_PEER"),
     "deep details": (broken(ONE, DEEP), "INFERENCE_STALLED"),
+    "a token again after a cut": (forgetful, "BAD_PEER"),
     "busy in mid-answer is no refusal": (broken(ONE, BUSY), "ALL_SLOTS_BUSY"),
     "an unknown code": (broken(sse.encode("error", {"code": "NEWER"})), "BAD_PEER"),
     "an error without a code": (broken(sse.encode("error", {})), "BAD_PEER"),

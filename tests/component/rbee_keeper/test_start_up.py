@@ -17,8 +17,10 @@ def loaded_by(statement: str) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_help_loads_typer_and_little_else() -> None:
-    run_help = "sys.argv = ['rbee-keeper', '--help']; import rbee_keeper.cli as cli; assert cli.run() == 0"
+@pytest.mark.parametrize("group", [[], ["node"], ["pool", "models"]])
+def test_help_loads_typer_and_little_else(group: list[str]) -> None:
+    arguments = ["rbee-keeper", *group, "--help"]
+    run_help = f"sys.argv = {arguments!r}; import rbee_keeper.cli as cli; assert cli.run() == 0"
 
     loaded = loaded_by(run_help)
 

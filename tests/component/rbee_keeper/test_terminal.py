@@ -1,62 +1,11 @@
 """The keeper on a real terminal: its own session, its own keys."""
 
-import fcntl
 import os
-import pty
-import re
 import signal
 import subprocess
-import termios
-import time
-from collections.abc import Generator
 
-import pytest
 from tests.support.keeper_lab import KeeperLab
-
-_DECORATION = re.compile(r"\x1b\[[0-9;]*[mK]|\r")
-
-
-class Terminal:
-    """A keeper that has a pseudo-terminal to itself, and everything that appeared on it."""
-
-    def __init__(self, lab: KeeperLab, *args: str) -> None:
-        self.master, slave = pty.openpty()
-        self.process = lab.start_keeper(
-            *args,
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        )
-        os.close(slave)
-        os.set_blocking(self.master, False)
-        self.raw = ""
-
-    def read(self) -> str:
-        """What stands there, decoration and carriage returns left out."""
-        try:
-            while chunk := os.read(self.master, 65536):
-                self.raw += chunk.decode()
-        except (BlockingIOError, OSError):  # OSError: everybody has closed the other side
-            pass
-        return _DECORATION.sub("", self.raw)
-
-    def wait(self) -> int:
-        deadline_s = time.monotonic() + 30
-        while self.process.poll() is None and time.monotonic() < deadline_s:
-            self.read()
-            time.sleep(0.02)
-        self.read()
-        return self.process.wait(1)
-
-
-@pytest.fixture
-def terminals() -> Generator[list[Terminal]]:
-    made: list[Terminal] = []
-    yield made
-    for terminal in made:
-        os.close(terminal.master)
+from tests.support.keeper_terminal import Terminal
 
 
 def test_lines_stand_around_the_text_never_in_it(lab: KeeperLab, terminals: list[Terminal]) -> None:

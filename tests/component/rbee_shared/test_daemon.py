@@ -6,6 +6,7 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from typing import IO
 
 import psutil
 import pytest
-from tests.support.processes import processes_with_env, wait_gone, wait_until
+from tests.support.processes import alive, processes_with_env, wait_gone, wait_until
 
 from rbee_shared.errors import InvalidRequestError
 from rbee_shared.handshake import MAX_BYTES, Handshake, read_handshake
@@ -53,8 +54,12 @@ def start(tmp_path: Path) -> Generator[Start]:
 
 
 def _hand_over(popen: Popen, **facts: bool) -> None:
+    _write(popen, Handshake.from_here(**facts))
+
+
+def _write(popen: Popen, handshake: Handshake) -> None:
     assert popen.stdin is not None
-    popen.stdin.write(Handshake.from_here(**facts).line())
+    popen.stdin.write(handshake.line())
     popen.stdin.flush()
 
 
@@ -166,16 +171,161 @@ def test_a_parent_that_has_closed_the_pipe_is_not_noticed(start: Start, tmp_path
     assert popen.wait(_PATIENCE_S) == 0
 
 
+# with a parent at the far end of a connection
+
+
+def _up_over_ssh(start: Start, **more: object) -> Popen:
+    popen = start("tiny_daemon.py", "counts", "--parent", "ssh", **more)
+    _write(popen, Handshake.from_afar(epoch=1))
+    _until_up(popen, with_parent=True)
+    return popen
+
+
+def _heard(popen: Popen) -> str:
+    return str(json.loads(_line(popen.stdout))["human"])
+
+
+def test_the_end_of_a_connection_is_news_and_no_end(start: Start) -> None:
+    popen = _up_over_ssh(start)
+    assert popen.stdin is not None
+    popen.stdin.close()
+    assert _heard(popen) == "hung up 1 times"
+    with pytest.raises(subprocess.TimeoutExpired):
+        popen.wait(0.5)
+    popen.terminate()
+    assert popen.wait(_PATIENCE_S) == 0
+
+
+def test_a_hangup_signal_is_the_same_news_however_often_it_comes(start: Start) -> None:
+    popen = _up_over_ssh(start)
+    popen.send_signal(signal.SIGHUP)
+    assert _heard(popen) == "hung up 1 times"
+    for _ in range(500):
+        popen.send_signal(signal.SIGHUP)
+    assert popen.stdin is not None
+    popen.stdin.close()
+    assert popen.poll() is None
+    popen.terminate()
+    while popen.poll() is None:
+        popen.send_signal(signal.SIGHUP)
+    assert popen.returncode == 0
+
+
+def test_a_hangup_while_it_starts_does_not_end_it(start: Start) -> None:
+    popen = start("tiny_daemon.py", "counts", "--parent=ssh")
+    wait_until(lambda: _ignores_hangup(popen.pid), _PATIENCE_S, "it has begun")
+    popen.send_signal(signal.SIGHUP)
+    _write(popen, Handshake.from_afar())
+    _until_up(popen, with_parent=True)
+    popen.terminate()
+    assert popen.wait(_PATIENCE_S) == 0
+
+
+def _ignores_hangup(pid: int) -> bool:
+    status = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
+    )
+    return bool(int(status["SigIgn"], 16) & 1)  # SIGHUP is number 1
+
+
+def test_the_news_waits_for_who_will_hear_it(start: Start) -> None:
+    popen = start("tiny_daemon.py", "counts", "--parent", "ssh")
+    _write(popen, Handshake.from_afar())
+    assert popen.stdin is not None
+    popen.stdin.close()
+    _until_up(popen, with_parent=True)
+    assert _heard(popen) == "hung up 1 times"
+    popen.terminate()
+    assert popen.wait(_PATIENCE_S) == 0
+
+
+@pytest.mark.parametrize("how", ["gone", "gone with unread lines"])
+def test_a_socket_in_the_place_of_both_pipes_may_be_reset(start: Start, tmp_path: Path, how: str) -> None:
+    """As some SSH servers have it: one socket is stdin and stdout, and its death with lines unread is a reset."""
+    ours, its = socket.socketpair()
+    with ours, its:
+        popen = start("tiny_daemon.py", "counts", "--parent", "ssh", stdin=its, stdout=its)
+        ours.sendall(Handshake.from_afar().line())
+        ours.settimeout(_PATIENCE_S)
+        read, log = ours.makefile("rb"), tmp_path / "home" / "logs" / "tiny.log"
+        if how == "gone":
+            assert json.loads(read.readline())["human"] == "tiny is up"
+            assert json.loads(read.readline())["type"] == "listening"
+        else:
+            wait_until(lambda: log.exists() and b"tiny is up" in log.read_bytes(), _PATIENCE_S, "it is up")
+            time.sleep(0.2)  # until the lines are in the socket
+        read.close()
+    wait_until(lambda: b"hung up 1 times" in log.read_bytes(), _PATIENCE_S, "it has noticed")
+    assert popen.poll() is None
+    popen.terminate()
+    assert popen.wait(_PATIENCE_S) == 0
+    assert b"failed" not in log.read_bytes()
+
+
+def test_a_stdout_that_is_closed_at_once_is_not_noticed(start: Start, tmp_path: Path) -> None:
+    popen = start("tiny_daemon.py", "counts", "--parent", "ssh")
+    assert popen.stdout is not None
+    popen.stdout.close()
+    _write(popen, Handshake.from_afar())
+    log = tmp_path / "home" / "logs" / "tiny.log"
+    wait_until(lambda: log.exists() and b"tiny is up" in log.read_bytes(), _PATIENCE_S, "it is up")
+    popen.terminate()
+    assert popen.wait(_PATIENCE_S) == 0
+
+
+def test_a_handshake_from_a_file_has_nobody_who_holds_it(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "handshake").write_bytes(Handshake.from_afar().line())
+    with (tmp_path / "handshake").open("rb") as file:
+        popen = start("tiny_daemon.py", "counts", "--parent", "ssh", stdin=file)
+    _until_up(popen, with_parent=True)
+    assert _heard(popen) == "hung up 1 times"
+    popen.terminate()
+    assert popen.wait(_PATIENCE_S) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PDEATHSIG is Linux's")
+@pytest.mark.parametrize("arguments", [("--parent", "ssh"), ("--parent=ssh",)])
+def test_the_death_of_the_server_that_started_it_is_not_its_own(
+    start: Start, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    line, child_file = tmp_path / "line", tmp_path / "pid"
+    line.write_bytes(Handshake.from_afar().line())
+    command = f'"{sys.executable}" "{_PROGRAMS / "tiny_daemon.py"}" counts {" ".join(arguments)}'
+    script = f"{command} < {line} & echo $! > {child_file}"
+    server = subprocess.Popen(
+        ["/bin/sh", "-c", f"{script}; wait"], env={**os.environ, "RBEE_HOME": str(tmp_path / "home")},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    log = tmp_path / "home" / "logs" / "tiny.log"
+    wait_until(lambda: log.exists() and b"tiny is up" in log.read_bytes(), _PATIENCE_S, "it is up")
+    server.kill()
+    server.wait(_PATIENCE_S)
+    time.sleep(0.5)
+    assert alive(int(child_file.read_text()))
+
+
 # an operator's
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_an_operator_may_stop_it_by_signal(start: Start, number: signal.Signals) -> None:
-    popen = start("tiny_daemon.py", "serves", stdin=subprocess.DEVNULL)
+    popen = start("tiny_daemon.py", "serves", stdin=subprocess.DEVNULL, preexec_fn=_with_hangup(signal.SIG_DFL))
     _until_up(popen, with_parent=False)
     popen.send_signal(number)
     assert popen.wait(_PATIENCE_S) == 0
     assert _line(popen.stderr) == f"hive: stopping gently: received {number.name}\n"
+
+
+def test_nohup_keeps_it(start: Start) -> None:
+    popen = start("tiny_daemon.py", "serves", stdin=subprocess.DEVNULL, preexec_fn=_with_hangup(signal.SIG_IGN))
+    _until_up(popen, with_parent=False)
+    popen.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        popen.wait(0.5)
+
+
+def _with_hangup(handler: signal.Handlers) -> Callable[[], object]:
+    return lambda: signal.signal(signal.SIGHUP, handler)
 
 
 def test_a_second_interrupt_insists(start: Start) -> None:

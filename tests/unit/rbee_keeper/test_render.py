@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from rbee_keeper.output import Output, nobody_reads
-from rbee_keeper.render import Screen, Style
+from rbee_keeper.render import Form, Screen, Style
 from rbee_shared.errors import InvalidRequestError, QueenLostError
 from rbee_shared.narration import Narration
 
@@ -225,7 +225,7 @@ async def test_quiet_is_the_answer_and_errors(sinks: dict[str, Sink]) -> None:
 
 
 async def test_json_is_one_object_a_line_escaped(sinks: dict[str, Sink]) -> None:
-    screen = screen_on(sinks["out"], sinks["err"], Style(json=True))
+    screen = screen_on(sinks["out"], sinks["err"], Style(form=Form.EVENTS))
 
     screen.say(line("hello"))
     await screen.event("token", {"t": "\x1b\u2028\n", "i": 0, "ids": [1]})
@@ -238,7 +238,7 @@ async def test_json_is_one_object_a_line_escaped(sinks: dict[str, Sink]) -> None
 
 
 async def test_json_breaks_the_silence_as_seldom_as_text(sinks: dict[str, Sink]) -> None:
-    screen = screen_on(sinks["out"], sinks["err"], Style(json=True))
+    screen = screen_on(sinks["out"], sinks["err"], Style(form=Form.EVENTS))
     async with anyio.create_task_group() as group:
         group.start_soon(screen.watch_silence)
         screen.wait_for("the queen")
@@ -284,3 +284,57 @@ def test_a_closed_descriptor_is_never_written_to() -> None:
 
     assert len(told) == 1
     assert not output.is_same_as(output)
+
+
+def test_progress_of_several_nodes_stands_one_below_the_other(sinks: dict[str, Sink]) -> None:
+    screen = screen_on(sinks["out"], sinks["tty"])
+    half = {"stage": "load", "done": 1, "total": 2, "unit": "x"}
+
+    screen.progress(half, of="mac")
+    screen.progress(half, of="p\x1bc\n")
+    screen.say(line("done"))
+    screen.progress(half, of="mac")
+    screen.progress_over(of="mac")
+    screen.progress_over(of="never")
+
+    bar = "loading model [#####-----] 50 % (1 / 2 x)"
+    both = f"mac: {bar}\npc: {bar}"
+    up = "\r\x1b[K\x1b[A\x1b[K"
+    assert sinks["tty"].seen() == f"\r\x1b[Kmac: {bar}\r\x1b[K{both}{up}[queen] 👑 done\n\r\x1b[K{both}{up}pc: {bar}"
+
+
+def test_progress_of_several_nodes_is_named_where_nothing_can_be_drawn(sinks: dict[str, Sink]) -> None:
+    screen = screen_on(sinks["out"], sinks["err"])
+
+    for node in ("mac", "pc"):
+        screen.progress({"stage": "load", "done": 1, "total": 2, "unit": "x"}, of=node)
+
+    assert [text.split(":")[0] for text in sinks["err"].seen().splitlines()] == ["mac", "pc"]
+
+
+def test_a_document_is_the_only_thing_on_stdout(sinks: dict[str, Sink]) -> None:
+    screen = screen_on(sinks["out"], sinks["err"], Style(form=Form.DOCUMENT))
+
+    screen.say(line("hello"))
+    screen.progress({"stage": "load", "done": 1, "total": 2, "unit": "x"})
+    screen.present({"a": "\u2028", "load": float("nan")}, lambda _: "never")
+    screen.complain(QueenLostError("gone"), about="mac")
+
+    assert sinks["out"].seen() == '{"a": "\\u2028", "load": "nan"}\n'
+    said = sinks["err"].seen()
+    assert said.startswith("queen: hello\nloading model [#####-----] 50 %")
+    assert "error: mac: gone (QUEEN_LOST)" in said
+
+
+def test_an_error_is_the_document_where_there_is_no_other(sinks: dict[str, Sink]) -> None:
+    screen_on(sinks["out"], sinks["err"], Style(form=Form.DOCUMENT)).complain(QueenLostError("gone"), as_event=True)
+
+    assert json.loads(sinks["out"].seen())["error"]["code"] == "QUEEN_LOST"
+
+
+def test_a_result_cannot_steer_a_terminal_and_knows_its_width(sinks: dict[str, Sink]) -> None:
+    screen = screen_on(sinks["tty"], sinks["err"])
+
+    screen.present({}, lambda width: f"{width}\x1b[2J\ntwo")
+
+    assert sinks["tty"].seen() == "80[2J\ntwo\n"

@@ -3,6 +3,7 @@
 Whatever else stands there - a banner, the noise of a shell's rc file, before, between and after - is passed over.
 """
 
+import posixpath
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -137,7 +138,7 @@ def read_probe(printed: str, nonce: str, complaints: str = "") -> Probe:
         machine=single.get("machine", ""),
         host=single.get("host", ""),
         user=single.get("user", ""),
-        home=single.get("home", ""),
+        home=_one_spelling(single.get("home", "")),
         writable="writable" in single,
         disk_free_bytes=_free_bytes(single.get("disk", "")),
         pythons=_distinct(python for key, value in facts if key == "python" and (python := _read(Python, value))),
@@ -179,6 +180,11 @@ def _read(model: type[ModelT], text: str | None) -> ModelT | None:
 
 def _distinct(pythons: Iterable[Python]) -> tuple[Python, ...]:
     return tuple({python.path: python for python in pythons}.values())
+
+
+def _one_spelling(path: str) -> str:
+    """`/x//y/` and `/x/y` are one directory; processes are known by the path that they were started with."""
+    return f"/{posixpath.normpath(path).lstrip('/')}" if path.startswith("/") else path
 
 
 def _free_bytes(line: str) -> int | None:

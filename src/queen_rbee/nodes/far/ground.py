@@ -12,9 +12,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NoReturn
 
 LOCK = "install.lock"
 _PRIVATE_FILE = 0o600
@@ -175,13 +176,27 @@ def _from_ps() -> list[tuple[int, bytes]]:
     return [(int(pid), command) for pid, command in (line for line in lines if len(line) == 2)]  # noqa: PLR2004
 
 
-def refusal_of(error: OSError) -> Refusal:
-    """What the system has said, with the words by which a full disk is known."""
-    full = ": No space left on device" if error.errno in _NO_ROOM else ""
-    return Refusal("system", f"{error}{full}")
+def conclude(voice: Voice, lifeline: Lifeline, work: Callable[[], dict[str, Any]]) -> NoReturn:
+    """Do `work`, and say how it ended."""
+    try:
+        done = work()
+        lifeline.close()  # the queen hangs up when she has heard it
+    except Refusal as error:
+        refusal = error
+    except HungUp:
+        refusal = Refusal("interrupted", "it was broken off")
+    except OSError as error:
+        full = ": No space left on device" if error.errno in _NO_ROOM else ""  # whatever language the system speaks
+        refusal = Refusal("system", f"{error}{full}")
+    else:
+        voice.say(done=done)
+        _leave(0)
+    lifeline.close()
+    voice.fail(refusal)
+    _leave(1)
 
 
-def leave(status: int) -> None:
+def _leave(status: int) -> NoReturn:
     """End at once: a thread that waits for stdin must not hold the interpreter up."""
     sys.stdout.flush()
     sys.stderr.flush()

@@ -10,20 +10,10 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from queen_rbee.nodes.far.ground import (
-    LOCK,
-    HungUp,
-    Lifeline,
-    Refusal,
-    Voice,
-    is_held,
-    leave,
-    only_one,
-    processes_of,
-    refusal_of,
-)
+from queen_rbee.nodes.far.ground import LOCK, Lifeline, Refusal, Voice, conclude, is_held, only_one, processes_of
+from queen_rbee.nodes.far.versions import require_own_cluster
 
 _BLOCK_BYTES = 512
 _INSTALLERS = ("current", "previous", "versions", "wheels", ".current.*", ".previous.*", ".token.*")
@@ -34,32 +24,22 @@ _OF_A_QUEEN = "queen.db"
 
 @dataclass(frozen=True)
 class Order:
-    """What the queen wants."""
+    """What the queen wants. `token`: of her cluster; a home with another one is another's."""
 
     nonce: str
     home: str
+    token: str | None
     keep_models: bool
     wait_s: float
     silence_s: float
 
 
-def main(order_json: str) -> None:
-    """Do it, and say how it ended. Never returns."""
+def main(order_json: str) -> NoReturn:
+    """Do it, and say how it ended."""
     order = Order(**json.loads(order_json))
-    voice = Voice(order.nonce)
-    lifeline = Lifeline(order.silence_s)
+    voice, lifeline = Voice(order.nonce), Lifeline(order.silence_s)
     lifeline.listen()
-    try:
-        voice.say(done=removed(order, voice))
-    except Refusal as refusal:
-        voice.fail(refusal)
-    except HungUp:
-        voice.fail(Refusal("interrupted", "removing rbee was broken off"))
-    except OSError as error:
-        voice.fail(refusal_of(error))
-    else:
-        leave(0)
-    leave(1)
+    conclude(voice, lifeline, lambda: removed(order, voice))
 
 
 def removed(order: Order, voice: Voice) -> dict[str, Any]:
@@ -68,6 +48,7 @@ def removed(order: Order, voice: Voice) -> dict[str, Any]:
     if not home.exists():
         return {"freed_bytes": 0, "left": []}
     require_ours(home)
+    require_own_cluster(home / "token", order.token)
     with only_one(home, voice, order.wait_s):
         require_at_rest(home)
         freed_bytes = sum(_remove(path) for path in _doomed(home, keep_models=order.keep_models))
@@ -102,7 +83,7 @@ def _doomed(home: Path, *, keep_models: bool) -> Iterable[Path]:
     names = list(_INSTALLERS)
     if not (home / _OF_A_QUEEN).exists():
         names += [*_HIVES, *(() if keep_models else _MODELS)]
-    return [path for name in names for path in sorted(home.glob(name))]
+    return [path for name in names for path in sorted(home.iterdir()) if path.match(name)]
 
 
 def _remove(path: Path) -> int:

@@ -1,0 +1,78 @@
+"""rbee on the hosts of the lab: put there once and copied from then on, driven as a user drives it."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.support.lab import Lab
+from tests.support.lab_host import Host
+from tests.support.lab_machine import Done, OnHost
+
+PROGRAMS = ("queen-rbee", "rbee-hive", "llm-worker-rbee")
+SOON_S = 120.0
+METAL = """[hive]
+devices = [{ backend = "metal", index = 0, name = "M3 Max", vram_bytes = 36_000_000_000, build = "cpu" }]
+"""
+CUDA_TWICE = """[hive]
+devices = [
+  { backend = "cuda", index = 0, name = "RTX 3060", vram_bytes = 12_000_000_000, build = "cpu" },
+  { backend = "cuda", index = 1, name = "RTX 3090", vram_bytes = 24_000_000_000, build = "cpu" },
+  { backend = "cpu", index = 0, name = "EPYC" },
+]
+"""
+_ROWS = "import json,sqlite3,sys;print(json.dumps(sqlite3.connect(sys.argv[1]).execute(sys.argv[2]).fetchall()))"
+# what an installation is made of; the rest of a home is its history
+_INSTALLED = ("current", "versions", "wheels", "workers", "workers.db")
+
+
+def rows(host: Host, query: str, database: str = "/root/.rbee/models.db") -> list[list[Any]]:
+    """What a query finds in a database of that host. Asked there: SQLite would resolve a path from outside."""
+    found: list[list[Any]] = json.loads(host.run(["python3", "-c", _ROWS, database, query]).stdout)
+    return found
+
+
+def keeper(host: Host, *arguments: str, check: bool = True, within_s: float = SOON_S, **options: Any) -> Done:
+    """Run the keeper there as a user does."""
+    return host.run(["rbee-keeper", *arguments], check=check, within_s=within_s, **options)
+
+
+def save_installation(host: Host, archive: Path) -> None:
+    """Keep what was installed on that host for the hosts of other tests."""
+    with archive.open("wb") as file:
+        command = ["tar", "-C", str(host.path("/root/.rbee")), "-cf", "-", *_INSTALLED]
+        subprocess.run(command, stdout=file, check=True)
+
+
+def put_installation(host: Host, archive: Path) -> None:
+    """Have rbee on that host as its queen would have installed it."""
+    home = host.path("/root/.rbee")
+    home.mkdir(mode=0o700, exist_ok=True)
+    subprocess.run(["tar", "-C", str(home), "-xf", str(archive)], check=True)
+
+
+def name_hosts(lab: Lab) -> None:
+    """Let blep log in everywhere as root, and name the hosts in its `~/.ssh/config`: that makes them nodes."""
+    lab.introduce(lab.blep, lab.mac, lab.workstation)
+    lab.blep.write("/root/.ssh/config", "Host mac workstation\n")
+
+
+def install(lab: Lab, host: Host) -> None:
+    """From blep, with all libraries along: no host of the lab reaches an index."""
+    keeper(lab.blep, "node", "wheelhouse", host.name, within_s=300)
+    keeper(lab.blep, "infer", "--node", host.name, "--max-tokens", "1", "hello", within_s=600)
+
+
+@contextmanager
+def standing_queen(lab: Lab, *arguments: str) -> Iterator[OnHost]:
+    """A queen on blep as an operator starts her; ended after the block, and all of hers gone with her."""
+    queen = lab.blep.popen(["queen-rbee", "daemon", *arguments])
+    try:
+        queen.wait_for("queen is awake")
+        yield queen
+    finally:
+        if queen.process.poll() is None:
+            queen.send_signal(15)
+            queen.wait()
