@@ -23,9 +23,9 @@ from queen_rbee.identity import Identity
 from queen_rbee.idle_reaper import reap_idle_workers
 from queen_rbee.matchmaker import Matchmaker
 from queen_rbee.node_actions import NodeActions
+from queen_rbee.node_catalog import NodeCatalog
 from queen_rbee.node_update import NodeUpdate
 from queen_rbee.node_views import NodeViews
-from queen_rbee.nodes.catalog import NodeCatalog
 from queen_rbee.nodes.directory import NodeDirectory
 from queen_rbee.nodes.http_waker import HttpWaker
 from queen_rbee.nodes.link import Links
@@ -140,7 +140,9 @@ def _assemble(outside: _Outside) -> Services:
     )
     views = NodeViews(outside.catalog, hives, matchmaker.workers)
     relay = Relay(outside.session, publish)
-    worker = WorkerClient(outside.session, relay, matchmaker.workers, clocks, contacts.refresh_workers, contacts.address)
+    worker = WorkerClient(
+        outside.session, relay, matchmaker.workers, clocks, contacts.refresh_workers, contacts.address
+    )
     supplies = Supplies(matchmaker, ProvisionFeed(outside.session, publish))
     dispatcher = Dispatcher(
         settings=settings,

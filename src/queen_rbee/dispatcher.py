@@ -99,7 +99,7 @@ class Dispatcher:
             return
         task.cancel_requested = True
         task.narrator.tell("cancel", f"cancelling: {why}", cute="✋")
-        if task.has_started and task.worker_id is not None:
+        if task.has_started and task.worker_id is not None and not task.is_interrupted:
             # asked this way the worker says how far it came; it stops within one token
             self.group.start_soon(self._cancel_on_worker, task)
         else:
@@ -120,7 +120,7 @@ class Dispatcher:
         """Shutting down: take nothing new, fail what has not begun; what runs is drained by the workers."""
         self.closed = True
         for task in list(self.tasks.unfinished()):
-            if not task.has_started:
+            if not task.has_started or task.is_interrupted:
                 self.give_up(task)
 
     def give_up(self, task: Task) -> None:

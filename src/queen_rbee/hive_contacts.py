@@ -13,7 +13,7 @@ from queen_rbee.hive_client import HiveClient
 from queen_rbee.hive_feed import HiveFeed
 from queen_rbee.hive_registry import HiveEntry, HiveRegistry, describe
 from queen_rbee.identity import Identity
-from queen_rbee.nodes.catalog import NodeCatalog
+from queen_rbee.node_catalog import NodeCatalog
 from queen_rbee.worker_registry import WorkerRegistry
 from rbee_shared.errors import NodeUnreachableError
 from rbee_shared.narration import Narration, Narrator

@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 from queen_rbee.domain.nodes.node import LOCAL_NODE
 from queen_rbee.hive_contacts import HiveContacts
 from queen_rbee.hive_registry import HiveEntry, HiveRegistry
-from queen_rbee.nodes.catalog import NodeCatalog
+from queen_rbee.node_catalog import NodeCatalog
 from queen_rbee.reach import Callback, DirectReach
 from queen_rbee.worker_registry import WorkerRegistry
 from rbee_shared.clocks import Clocks
@@ -145,6 +145,8 @@ class HiveReports:
                 self._judge(entry, state)
 
     def _judge(self, entry: HiveEntry, state: NodeState) -> None:
+        if state is NodeState.OFFLINE and entry.reach.is_coming_back:
+            state = NodeState.SUSPECT  # how long that is worth waiting for its link decides
         if entry.state in {state, NodeState.DRAINING}:
             return
         if entry.state is NodeState.STARTING and state is not NodeState.OFFLINE:

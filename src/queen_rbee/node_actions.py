@@ -15,9 +15,9 @@ from queen_rbee.domain.nodes.preflight import Install, Ready, Refuse
 from queen_rbee.errands import Errand
 from queen_rbee.hive_arrival import HiveArrival
 from queen_rbee.hive_lifecycle import HiveLifecycle
+from queen_rbee.node_catalog import NodeCatalog
 from queen_rbee.node_update import NodeUpdate
 from queen_rbee.node_views import NodeViews
-from queen_rbee.nodes.catalog import NodeCatalog
 from queen_rbee.nodes.directory import NodeDirectory
 from queen_rbee.nodes.far_program import Site
 from queen_rbee.nodes.installer import uninstall

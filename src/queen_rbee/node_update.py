@@ -9,7 +9,7 @@ from queen_rbee.domain.nodes.probe_report import HiveThere, Probe
 from queen_rbee.hive_client import HiveClient
 from queen_rbee.hive_contacts import HiveContacts
 from queen_rbee.hive_lifecycle import HiveLifecycle
-from queen_rbee.nodes.catalog import NodeCatalog
+from queen_rbee.node_catalog import NodeCatalog
 from queen_rbee.nodes.link import NodeLink
 from queen_rbee.nodes.preparation import Preparation, Visit, say_findings
 from queen_rbee.nodes.remote_start import Place, end_remotely

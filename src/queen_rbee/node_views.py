@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from queen_rbee.domain.nodes.node import Node
 from queen_rbee.hive_registry import HiveRegistry, devices_as_dict
-from queen_rbee.nodes.catalog import NodeCatalog
+from queen_rbee.node_catalog import NodeCatalog
 from queen_rbee.worker_registry import WorkerRegistry
 from rbee_shared.contracts.nodes import NodeState, NodeView
 

@@ -19,6 +19,10 @@ class Reach(Protocol):
     def callback(self) -> Callback:
         """What the node's hive is told."""
 
+    @property
+    def is_coming_back(self) -> bool:
+        """Its connection was lost, and is being made anew."""
+
     async def url(self, url: str) -> str:
         """Where a program of that node that calls itself `url` answers from here, now.
 
@@ -32,6 +36,7 @@ class DirectReach:
     """A node whose programs answer under the addresses that they give: this machine, or one over plain HTTP."""
 
     callback: Callback
+    is_coming_back: bool = False
 
     async def url(self, url: str) -> str:
         return url

@@ -13,8 +13,8 @@ from queen_rbee.holds import Holds
 from queen_rbee.identity import Identity
 from queen_rbee.matchmaker import Matchmaker
 from queen_rbee.node_actions import NodeActions
+from queen_rbee.node_catalog import NodeCatalog
 from queen_rbee.node_views import NodeViews
-from queen_rbee.nodes.catalog import NodeCatalog
 from queen_rbee.pool_proxy import PoolProxy
 from queen_rbee.settings import QueenSettings
 from queen_rbee.task_registry import TaskRegistry

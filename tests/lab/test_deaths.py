@@ -110,7 +110,7 @@ def test_a_node_that_reboots_is_welcomed_again(cluster: Lab, streaming: OnHost) 
 
 
 def test_a_connection_that_is_cut_in_mid_answer_loses_no_token(cluster: Lab, tmp_path: Path) -> None:
-    command = _long_answer(cluster, tmp_path, tokens=20_000)
+    command = _long_answer(cluster, tmp_path, tokens=3_000)
     with standing_queen(cluster):
         whole = cluster.blep.run(command, within_s=180).stdout
         answer = cluster.blep.popen(command)

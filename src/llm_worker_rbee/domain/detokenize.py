@@ -50,15 +50,33 @@ class AnswerText:
             return shown or rest
         return Visible(shown.text + rest.text, shown.ids + rest.ids)
 
+    def was_shown(self, chars: int) -> bool:
+        """So much of what is held back here was shown already, for more was known of the answer; False: it is not here.
+
+        Tokens that show no text yet, or the answer's end, had made certain that nothing of it begins a stop string.
+        """
+        held = self._matcher.held if self._matcher is not None else ""
+        if chars > len(held):  # then the end has shown an unfinished character too
+            held += self._decoder.decode(b"", final=True)
+            self._decoded_chars = self._shown_chars + len(held)
+        if chars > len(held):
+            return False
+        if self._matcher is not None:
+            self._matcher.held = held[chars:]
+        self._taken_ids(chars)
+        return True
+
     def _show(self, text: str) -> Visible | None:
         self._decoded_chars += len(text)
         return self._visible(self._matcher.feed(text) if self._matcher is not None else text)
 
     def _visible(self, text: str) -> Visible | None:
-        if not text:
-            return None
-        self._shown_chars += len(text)
+        return Visible(text, self._taken_ids(len(text))) if text else None
+
+    def _taken_ids(self, chars: int) -> tuple[int, ...]:
+        """The tokens whose text begins in the next `chars` characters, which are shown with this."""
+        self._shown_chars += chars
         ids = []
         while self._unseen and self._unseen[0][1] < self._shown_chars:
             ids.append(self._unseen.popleft()[0])
-        return Visible(text, tuple(ids))
+        return tuple(ids)

@@ -12,26 +12,26 @@ class StopMatcher:
 
     def __init__(self, stop: Sequence[str]) -> None:
         self._stop = tuple(stop)
-        self._held = ""
+        self.held = ""
         self.matched: str | None = None
 
     def feed(self, text: str) -> str:
         """The text that is now certain to stand before any match; empty after one."""
         if self.matched is not None:
             return ""
-        buffer = self._held + text
+        buffer = self.held + text
         found = [(at + len(stop), at, stop) for stop in self._stop if (at := buffer.find(stop)) >= 0]
         if found:
             _, at, self.matched = min(found)
-            self._held = ""
+            self.held = ""
             return buffer[:at]
         hold = self._held_chars(buffer)
-        self._held = buffer[len(buffer) - hold :]
+        self.held = buffer[len(buffer) - hold :]
         return buffer[: len(buffer) - hold]
 
     def flush(self) -> str:
         """Nothing follows: what was held back is text after all."""
-        rest, self._held = self._held, ""
+        rest, self.held = self.held, ""
         return rest
 
     def _held_chars(self, buffer: str) -> int:

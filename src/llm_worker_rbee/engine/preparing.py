@@ -50,7 +50,7 @@ def prepare(request: ExecuteRequest, key: int, model: LoadedModel) -> Order:
 
 def _require_room(prompt: Sequence[int], request: ExecuteRequest, n_ctx: int) -> None:
     said = len(request.resume.ids) if request.resume is not None else 0
-    if len(prompt) + said > n_ctx:
+    if len(prompt) + max(0, said - 1) > n_ctx:  # the last token of an answer that has filled the context is in no cell
         field = "prompt" if request.prompt is not None else "messages"
         message = f"the prompt has {len(prompt)} tokens" + (f", the answer so far {said}" if said else "")
         raise ContextOverflowError(
@@ -80,7 +80,8 @@ def _resumed(prepared: Prepared, resume: Resume, vocabulary: Vocabulary) -> Prep
             raise invalid_field(f"resume.ids.{number}", "form", f"token {token} {why}")
         if (visible := prepared.text.push(token, piece)) is not None:
             shown.append(visible)
-    frames, backlog = _unseen(shown, resume.emitted_chars)
+    frames, backlog = _unseen(shown, resume.emitted_chars, prepared.text)
+    frames = resume.frames if resume.frames is not None else frames
     return Prepared(prepared.prompt, prepared.text, prepared.guide, resume.ids, frames, backlog)
 
 
@@ -88,7 +89,7 @@ def _is_taken(guide: Guide | None, token: int) -> bool:
     return guide is None or guide.accept(token)
 
 
-def _unseen(shown: Sequence[Visible], emitted_chars: int) -> tuple[int, tuple[Visible, ...]]:
+def _unseen(shown: Sequence[Visible], emitted_chars: int, text: AnswerText) -> tuple[int, tuple[Visible, ...]]:
     """How many frames the reader has, and the rest of what was shown, without ids: those it has all."""
     left = emitted_chars
     for number, visible in enumerate(shown):
@@ -96,6 +97,8 @@ def _unseen(shown: Sequence[Visible], emitted_chars: int) -> tuple[int, tuple[Vi
             rest = [visible.text[left:], *(later.text for later in shown[number + 1 :])]
             return number, tuple(Visible(text, ()) for text in rest)
         left -= len(visible.text)
+    if left and text.was_shown(left):
+        return len(shown) + 1, ()
     if left:
         raise invalid_field(
             "resume.emitted_chars", "text", f"the ids show {emitted_chars - left} characters, not {emitted_chars}"

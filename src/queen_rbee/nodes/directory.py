@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio.to_thread
 
 from queen_rbee.domain.nodes.node import LOCAL_NODE, Node
-from queen_rbee.nodes.catalog import NodeCatalog
+from queen_rbee.node_catalog import NodeCatalog
 from queen_rbee.ssh.config_names import names_a_host
 
 

@@ -52,6 +52,11 @@ class NodeLink:
         return self._is_over
 
     @property
+    def is_coming_back(self) -> bool:
+        """It broke, and is being made anew."""
+        return not self._is_over and (self._connection is None or not self._connection.is_open)
+
+    @property
     def back_url(self) -> str:
         """Where that machine's hive reaches this queen, after `open_back`; another one after a break, perhaps."""
         return f"http://127.0.0.1:{self._back_port}"

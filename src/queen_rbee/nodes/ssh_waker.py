@@ -30,6 +30,10 @@ class SshReach:
     def callback(self) -> Callback:
         return Callback(self.link.back_url, self.token)
 
+    @property
+    def is_coming_back(self) -> bool:
+        return self.link.is_coming_back
+
     async def url(self, url: str) -> str:
         return await self.link.url(url)
 

@@ -43,8 +43,8 @@ def add(
     with errand(Common(queen_url, token_file, json, quiet)) as go:
         key_file = None if key is None else str(key.expanduser().absolute())
         order = order_of(
-            NodeOrder, name=name, host=host, port=port, user=user, key=key_file, transport=transport, hive_port=hive_port,
-            home=home, install=not no_install, fingerprint=fingerprint,
+            NodeOrder, name=name, host=host, port=port, user=user, key=key_file, transport=transport,
+            hive_port=hive_port, home=home, install=not no_install, fingerprint=fingerprint,
         )  # fmt: skip
         go(Need.CHANGES, Adding(order))
 

@@ -172,6 +172,9 @@ class Resume(Wire):
 
     ids: tuple[TokenId, ...] = Field(max_length=MAX_TOKENS_LIMIT, description="The `ids` of its token frames, joined.")
     emitted_chars: int = Field(ge=0, description="Characters of it that the reader has.")
+    frames: int | None = Field(
+        default=None, ge=0, le=MAX_TOKENS_LIMIT, description="Token frames that the reader has; default: by the ids."
+    )
     sha256: str | None = Field(
         default=None, pattern=r"^[0-9a-f]{64}$", description="Of the model file that made the ids."
     )

@@ -34,10 +34,10 @@ def cuts(told: Told) -> Iterator[dict[str, Any]]:
     """What the reader of a broken stream has after each frame, and before the first."""
     ids: tuple[int, ...] = ()
     chars = 0
-    yield {"ids": ids, "emitted_chars": chars}
-    for text, more in told.frames:
+    yield {"ids": ids, "emitted_chars": chars, "frames": 0}
+    for number, (text, more) in enumerate(told.frames, 1):
         ids, chars = ids + more, chars + len(text)
-        yield {"ids": ids, "emitted_chars": chars}
+        yield {"ids": ids, "emitted_chars": chars, "frames": number}
 
 
 def check_every_cut(engine: Engine, request: dict[str, Any], **more: Any) -> int:
@@ -183,3 +183,41 @@ async def test_over_http_with_the_file_s_hash(worker: RunningWorker) -> None:
     ]
     assert rest.end["tokens_out"] == whole.end["tokens_out"]
     assert other == (409, "MODEL_MISMATCH")
+
+
+def test_text_that_only_the_end_has_shown(tmp_path: Path) -> None:
+    """A stop string that was begun and not said, and a character that was begun and not finished."""
+    for says, stop in ((b"abc", "cd"), (b"ab\xe2\x82", "zz"), (b"ab\xe2\x82", "b\ufffdz")):
+        model = write_scripted(tmp_path / "m.gguf", Script(says, template=TEMPLATE))
+        with running_engine(model, slots=8, n_ctx=1024, prefill_chunk=16) as engine:
+            for request in (greedy("x", stop=stop), greedy("x"), greedy("x", stop=stop, max_tokens=len(says))):
+                assert engine.answer(**request).text == says.decode(errors="replace")
+                check_every_cut(engine, request)
+                check_every_cut(engine, request, resume_exact=True)
+
+
+@pytest.mark.parametrize("stops", [["aba!", "abab!", "ba?"], ["bababa-"]])
+def test_text_that_tokens_without_text_of_their_own_have_shown(tmp_path: Path, stops: list[str]) -> None:
+    model = write_scripted(tmp_path / "m.gguf", Script(b"ab", forever=True, template=TEMPLATE))
+    with running_engine(model, slots=8, n_ctx=1024, prefill_chunk=16) as engine:
+        request = greedy("x", stop=stops, max_tokens=20)
+        assert check_every_cut(engine, request) > 5
+
+
+def test_an_answer_that_has_filled_its_context(tmp_path: Path) -> None:
+    model = write_scripted(tmp_path / "m.gguf", Script(b"abc", forever=True, template=TEMPLATE))
+    with running_engine(model, slots=2, n_ctx=256, prefill_chunk=16) as engine:
+        request = greedy("x", max_tokens=2000)
+        whole = engine.answer(**request)
+        assert whole.reason is StopReason.CONTEXT_FULL
+        for resume in list(cuts(whole))[-3:]:
+            for exact in (False, True):
+                told = engine.answer(**request, resume=resume, resume_exact=exact)
+                assert resume["ids"] + told.ids == whole.ids
+                assert told.reason is StopReason.CONTEXT_FULL
+
+
+def test_more_text_than_the_ids_have_is_refused(engine: Engine) -> None:
+    for stop in ((), ("Finn is",)):
+        with pytest.raises(InvalidRequestError, match="characters"):
+            engine.order(**greedy("x", stop=stop), resume={"ids": [400], "emitted_chars": 500})

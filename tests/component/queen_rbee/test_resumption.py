@@ -422,3 +422,24 @@ async def test_a_task_whose_tokens_are_none_cannot_go_on(bench: Bench) -> None:
 
     with pytest.raises(BadPeerError, match="token frame 4 where 0"):
         await bench.run(task, STORY)
+
+
+async def test_text_that_was_held_back_is_cut_anywhere(bench: Bench) -> None:
+    """A stop string that the answer begins and does not say, in its middle and at its end."""
+    whole = await bench.answer(STORY)
+    text = "".join(text for _, text, _ in whole.answer)
+    body = {**STORY, "stop": [text[-9:] + "?", text[20:29] + "?"]}
+    whole = await bench.answer(body)
+    assert "".join(text for _, text, _ in whole.answer) == text
+    for at in range(1000, await length_bytes(bench, body), 41):
+        same(await bench.answer(body, Cut(at)), whole)
+
+
+async def test_an_answer_that_fills_its_context_is_cut_at_its_end(spelling: RunningWorker) -> None:
+    async with benched(spelling) as bench:
+        body = {"prompt": "x", "temperature": 0, "max_tokens": 4000, "ignore_eos": True}
+        whole = await bench.answer(body)
+        assert whole.end["stop_reason"] == "CONTEXT_FULL"
+        last = await length_bytes(bench, body)
+        for at in range(last - 600, last, 37):
+            same(await bench.answer(body, Cut(at)), whole)

@@ -35,8 +35,8 @@ def test_every_option_of_add_reaches_the_queen(cluster: KeeperLab) -> None:
     assert cluster.keeper("node", "add", "mac", *options).status == 0
 
     assert actions(cluster)[-1][2] == {
-        "name": "mac", "host": "10.0.0.3", "port": 2222, "user": "rita", "key": str(Path("k").absolute()), "transport": "http",
-        "hive_port": 9300, "home": "~/bee", "install": False, "fingerprint": NEW_KEY,
+        "name": "mac", "host": "10.0.0.3", "port": 2222, "user": "rita", "key": str(Path("k").absolute()),
+        "transport": "http", "hive_port": 9300, "home": "~/bee", "install": False, "fingerprint": NEW_KEY,
     }  # fmt: skip
 
 

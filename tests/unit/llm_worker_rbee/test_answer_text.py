@@ -126,3 +126,28 @@ def test_what_was_held_back_is_text_after_all() -> None:
 
     assert matcher.feed("bye <en") == "bye "
     assert matcher.flush() == "<en"
+
+
+def test_text_that_was_shown_before_is_not_shown_again() -> None:
+    text = AnswerText(["<end>"])
+    assert text.push(1, b"<e") is None
+    assert text.push(2, b"n\xc3") is None
+
+    assert text.was_shown(2)
+    assert text.push(3, b"\xa9") == Visible("n\u00e9", (2, 3))
+
+
+def test_what_only_the_end_has_shown_is_conceded_too() -> None:
+    for stop in ((), ("<end>",)):
+        text = AnswerText(stop)
+        assert text.push(1, b"\xe2") is None
+        assert text.was_shown(1)
+        assert text.push(2, b"a") == Visible("a", (2,))
+        assert text.flush() is None
+
+
+def test_more_than_is_held_back_was_not_shown() -> None:
+    for stop in ((), ("<end>",)):
+        text = AnswerText(stop)
+        assert text.push(1, b"a<") is not None
+        assert not text.was_shown(3)

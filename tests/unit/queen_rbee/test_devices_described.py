@@ -39,7 +39,14 @@ def test_declared_devices_and_problems_are_said() -> None:
 
 
 def test_a_processor_that_is_not_offered_is_no_candidate() -> None:
-    entry = HiveEntry("blep", "http://x", DirectReach(Callback("http://y")), 1, devices=node(gpu(0), offered=False), free_bytes={"gpu0": 7})
+    entry = HiveEntry(
+        "blep",
+        "http://x",
+        DirectReach(Callback("http://y")),
+        1,
+        devices=node(gpu(0), offered=False),
+        free_bytes={"gpu0": 7},
+    )
 
     assert [(facts.id, facts.free_bytes) for facts in device_facts(entry)] == [("gpu0", 7)]
     entry.devices = node(gpu(0))
