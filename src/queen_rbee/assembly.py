@@ -140,9 +140,8 @@ def _assemble(outside: _Outside) -> Services:
     )
     views = NodeViews(outside.catalog, hives, matchmaker.workers)
     relay = Relay(outside.session, publish)
-    worker = WorkerClient(
-        outside.session, relay, matchmaker.workers, clocks, contacts.refresh_workers, contacts.address
-    )
+    refresh, address = contacts.refresh_workers, contacts.address
+    worker = WorkerClient(outside.session, relay, matchmaker.workers, clocks, refresh, address)
     supplies = Supplies(matchmaker, ProvisionFeed(outside.session, publish))
     dispatcher = Dispatcher(
         settings=settings,

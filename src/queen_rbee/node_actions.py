@@ -182,7 +182,10 @@ class NodeActions:
             )
             errand.now(f"removing rbee from {node.name}")
             site = Site(visit.shell, node.name, found.home, python)
-            removed = await uninstall(site, lambda text: _say(errand, node, text), keep_models=action.keep_models)
+            token = self.preparation.token
+            removed = await uninstall(
+                site, lambda text: _say(errand, node, text), token=token, keep_models=action.keep_models
+            )
         _say(errand, node, f"rbee is removed, {format_bytes(removed.freed_bytes)} are free again")
         await self.catalog.note_version(node.name, None)
         return await self._outcome(node.name, removed=removed.model_dump())

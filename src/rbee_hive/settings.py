@@ -30,7 +30,9 @@ class HiveSettings(DaemonSettings):
     devices: tuple[DeclaredDevice, ...] = Field(default=(), description="Replace detection, the processor included.")
 
     preload: tuple[str, ...] = Field(default=(), description="Models to load at start: references or ids.")
-    wheels_dir: Path | None = Field(default=None, description="Engine wheels to take worker builds from; none: ~/.rbee/wheels.")
+    wheels_dir: Path | None = Field(
+        default=None, description="Engine wheels to take worker builds from; none: ~/.rbee/wheels."
+    )
     build_jobs: int | None = Field(default=None, ge=1, description="Compilers at a time; default: by cores and memory.")
 
     @field_validator("devices")

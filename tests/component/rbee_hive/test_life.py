@@ -147,6 +147,23 @@ async def test_a_hive_that_announces_itself_keeps_announcing(tmp_path: Path) -> 
             assert (await hive.send("GET", "/health", token=None)).json()["adopted"] is True
 
 
+async def test_a_hive_of_another_address_is_its_own_there_and_takes_the_token_of_its_file(tmp_path: Path) -> None:
+    token_file = tmp_path / "cluster-token"
+    token_file.touch(0o600)
+    token_file.write_text("the-clusters-token-in-a-file")
+    arguments = ("--bind", "127.0.0.2", "--token-file", str(token_file))
+    async with queens_side() as side, operators_hive(tmp_path / "home", "--queen", side.url, *arguments) as hive:
+        await side.heard(1)
+        assert hive.url.startswith("http://127.0.0.2:")
+        assert side.beats[0]["url"] == hive.url
+        assert side.tokens == {"Bearer the-clusters-token-in-a-file"}
+        assert (await hive.send("GET", "/v1/status")).status_code == 401, "the home's own token means nothing"
+        headers = {"Authorization": "Bearer the-clusters-token-in-a-file"}
+        body = {"model": "storyteller"}
+        spawned = await hive.client.post(f"{hive.url}/v1/workers/spawn?wait=ready", json=body, headers=headers)
+        assert spawned.status_code == 201, spawned.text
+
+
 async def _spawned_by(hive_url: str) -> int:
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with httpx2.AsyncClient(timeout=30, trust_env=False, verify=False, headers=headers) as client:
