@@ -95,6 +95,8 @@ async def assembled(daemon: Daemon, settings: QueenSettings, token: str, url: st
         if services.holds.ephemeral:
             group.start_soon(services.holds.watch_spawner)
             group.start_soon(services.holds.watch, daemon.stopping, is_working, clocks.hold_grace_s)
+        else:
+            group.start_soon(services.lifecycle.look_for_hives)
         yield services
         group.cancel_scope.cancel()
 

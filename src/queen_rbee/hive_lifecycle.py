@@ -122,21 +122,63 @@ class HiveLifecycle:
     async def stop(self, entry: HiveEntry) -> bool:
         """Stop one: by HTTP, then by its process. Whether it is known to be gone."""
         entry.state = NodeState.DRAINING
+        if not (is_gone := await self._stopped_by_word(entry)):
+            is_gone = await self._stopped_by_force(entry)
+        if is_gone:
+            await self.directory.catalog.note_serving(entry.node, serving=False)
+            if entry.node != LOCAL_NODE:
+                self.narrator.tell("hive_stopped", f"the hive at {entry.node} has stopped", cute="🌙")
+            self.contacts.lose(entry, "it was stopped")
+        else:
+            bound_s = self.clocks.hive_lease_s + self.clocks.hive_drain_s
+            self.narrator.tell(
+                "hive_left",
+                f"{entry.node} cannot be reached; its hive will stop itself by its lease in at most {bound_s:.0f} s",
+                level="warning",
+            )
+        return is_gone
+
+    async def _stopped_by_word(self, entry: HiveEntry) -> bool:
         try:
             await self.contacts.client_of(entry).shutdown()
         except RbeeError as error:
             _LOG.info("the hive at %s does not take the order to stop: %s", entry.node, error)
+            if entry.process is None and entry.end is None:
+                return isinstance(error, NodeUnreachableError) and not entry.reach.is_coming_back
+            return False
         with anyio.move_on_after(self.clocks.hive_drain_s * 1.5):
             await self._until_gone(entry)
-            await self.directory.catalog.note_serving(entry.node, serving=False)
             return True
-        if entry.process is not None:
-            self.narrator.tell("kill_hive", f"the hive at {entry.node} does not stop: ending it", level="warning")
-            await entry.process.terminate(self.clocks.parent_lost_drain_s * 2)
-            return entry.process.returncode is not None
-        text = f"the adopted hive at {entry.node} does not stop; it will stop itself when its lease runs out"
-        self.narrator.tell("hive_left", text, level="warning")
         return False
+
+    async def _stopped_by_force(self, entry: HiveEntry) -> bool:
+        """TERM, then KILL; over SSH where it is on another machine."""
+        grace_s = self.clocks.parent_lost_drain_s * 2
+        self.narrator.tell("kill_hive", f"the hive at {entry.node} does not stop: ending it", level="warning")
+        if entry.process is not None:
+            await entry.process.terminate(grace_s)
+            return entry.process.returncode is not None
+        return entry.end is not None and await entry.end(grace_s)
+
+    async def look_for_hives(self) -> None:
+        """Take over again the hives that ran when she last knew, before their leases run out."""
+        async with anyio.create_task_group() as group:
+            for node in await self.directory.catalog.nodes():
+                if node.serving and not node.is_local:
+                    group.start_soon(self._look_for, node)
+
+    async def _look_for(self, node: Node) -> None:
+        async with self.contacts.lock(node.name):
+            if self.hives.get(node.name) is not None:
+                return
+            try:
+                entry = await self.wakers[node.transport].find(node, self.narrator, lambda _: None)
+                await self.directory.catalog.note_serving(node.name, serving=entry is not None)
+                if entry is not None:
+                    entry.drained = node.drained
+                    await self.contacts.introduce(entry, self.narrator)
+            except RbeeError as error:
+                _LOG.warning("the hive at %s was not taken over: %s (%s)", node.name, error, error.code)
 
     async def _until_gone(self, entry: HiveEntry) -> None:
         if entry.process is not None:

@@ -1,7 +1,7 @@
 """The queen's view of every hive that is up: rebuilt from heartbeats."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -24,6 +24,7 @@ class HiveEntry:
     """One hive. `url` is where it answers from here, `own_url` what it calls itself; `epoch`: of this acquaintance.
 
     `models` is what it says it has, `model_names` every name of those that were asked about (`models_learnt`).
+    `end` ends one that was found, beside HTTP, given seconds; whether it is gone then.
     `process` is set when this queen started it, `feed` when she follows its event stream instead of its stdout.
     """
 
@@ -33,6 +34,7 @@ class HiveEntry:
     epoch: int
     process: HiveProcess | None = None
     own_url: str = ""
+    end: Callable[[float], Awaitable[bool]] | None = None
     hive_id: str | None = None
     feed: HiveFeed | None = None
     standalone: bool = False

@@ -32,23 +32,48 @@ class HttpWaker(Waker):
 
     @override
     async def wake(self, node: Node, tell: Narrator, doing: Doing, gone: Gone) -> HiveEntry:
+        way = await self._way(node, doing)
+        if (entry := await self._adopted(node, way, tell)) is not None:
+            return entry
+        tell.tell("wake_hive", f"waking the hive at {node.name} over SSH; it will listen on {way.address}", cute="🐝")
+        async with self.links.use(Target.of(node)) as link:
+            visit = Visit(node, await link.connection(), tell, doing)
+            prepared = await self.preparation.prepare(visit, may_install=node.installs)
+            options = ["--port", str(way.port), "--bind", way.address]
+            place = Place(node, prepared.home, prepared.version.argv("rbee-hive"))
+            return await self.start.start(place, way.reach, options, gone)
+
+    @override
+    async def find(self, node: Node, tell: Narrator, doing: Doing) -> HiveEntry | None:
+        return await self._adopted(node, await self._way(node, doing), tell)
+
+    async def _way(self, node: Node, doing: Doing) -> "_Way":
         port = node.hive_port or DEFAULT_HIVE_PORT
         doing(f"looking for the hive at {node.name}")
         own_address, address = await anyio.to_thread.run_sync(_addresses, node.address, port)
         callback = Callback(await self.callbacks.url_at(own_address), self.callbacks.new_token(node.name))
-        reach, url = DirectReach(callback), _url(address, port)
-        health = await self.arrival.looked_at(url)
-        if health is not None:
-            tell.tell("adopt_hive", f"adopting the hive that already runs on {node.name} at {url}", cute="🤝")
-            return await self.arrival.adopted(node.name, url, reach, str(health.get("instance")))
-        tell.tell("wake_hive", f"waking the hive at {node.name} over SSH; it will listen on {address}", cute="🐝")
-        async with self.links.use(Target.of(node)) as link:
-            visit = Visit(node, await link.connection(), tell, doing)
-            prepared = await self.preparation.prepare(visit, may_install=node.installs)
-            options = ["--port", str(port), "--bind", address]
-            return await self.start.start(
-                Place(node, prepared.home, prepared.version.argv("rbee-hive")), reach, options, gone
-            )
+        return _Way(address, port, DirectReach(callback))
+
+    async def _adopted(self, node: Node, way: "_Way", tell: Narrator) -> HiveEntry | None:
+        health = await self.arrival.looked_at(way.url)
+        if health is None:
+            return None
+        tell.tell("adopt_hive", f"adopting the hive that already runs on {node.name} at {way.url}", cute="🤝")
+        return await self.arrival.adopted(node.name, way.url, way.reach, str(health.get("instance")))
+
+
+@dataclass(frozen=True)
+class _Way:
+    """To a hive over plain HTTP, and from it to its queen."""
+
+    address: str
+    port: int
+    reach: DirectReach
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"http://{host}:{self.port}"
 
 
 def _addresses(host: str, port: int) -> tuple[str, str]:
@@ -64,7 +89,3 @@ def _addresses(host: str, port: int) -> tuple[str, str]:
             return str(probe.getsockname()[0]), str(address[0])
     except OSError as error:
         raise NodeUnreachableError(f"{host}: {error.strerror or error}") from None
-
-
-def _url(address: str, port: int) -> str:
-    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"

@@ -43,19 +43,28 @@ class LocalWaker(Waker):
     group: TaskGroup
 
     @override
-    async def wake(self, node: Node, tell: Narrator, doing: Doing, gone: Gone) -> HiveEntry:
-        reach = DirectReach(Callback(self.identity.url))
+    async def find(self, node: Node, tell: Narrator, doing: Doing) -> HiveEntry | None:
         running_one = await anyio.to_thread.run_sync(read_run_file, self.home.run_file("rbee-hive"))
-        if running_one is not None:
-            health = await self.arrival.looked_at(running_one.url)
-            if health is not None and health.get("instance") == running_one.instance:
-                tell.tell("adopt_hive", f"adopting the hive that already runs at {running_one.url}", cute="🤝")
-                return await self.arrival.adopted(node.name, running_one.url, reach, running_one.instance)
+        if running_one is None:
+            return None
+        health = await self.arrival.looked_at(running_one.url)
+        if health is None or health.get("instance") != running_one.instance:
+            return None
+        tell.tell("adopt_hive", f"adopting the hive that already runs at {running_one.url}", cute="🤝")
+        return await self.arrival.adopted(node.name, running_one.url, self._reach(), running_one.instance)
+
+    @override
+    async def wake(self, node: Node, tell: Narrator, doing: Doing, gone: Gone) -> HiveEntry:
+        if (entry := await self.find(node, tell, doing)) is not None:
+            return entry
         where = f":{self.port}" if self.port else "a free port"
         tell.tell("wake_hive", f"waking the hive at {node.name} on {where}", cute="🐝")
         epoch = await self.arrival.contacts.catalog.begin_epoch()
         child = await self._launch(node.name, epoch, gone)
-        return await self.arrival.started(node.name, child, reach, epoch)
+        return await self.arrival.started(node.name, child, self._reach(), epoch)
+
+    def _reach(self) -> DirectReach:
+        return DirectReach(Callback(self.identity.url))
 
     async def _launch(self, node: str, epoch: int, gone: Gone) -> Child:
         """Spawn it in `group`. From the main thread: the kernel ends it with the thread that spawned it."""

@@ -55,7 +55,8 @@ class Payload:
             left_bytes = part.size_bytes
             async with await _opened(part.source) as file:
                 while left_bytes:
-                    chunk = (await file.read(min(_CHUNK_BYTES, left_bytes))) or bytes(1)  # it has become shorter
+                    wanted_bytes = min(_CHUNK_BYTES, left_bytes)
+                    chunk = await file.read(wanted_bytes) or bytes(wanted_bytes)  # it has become shorter
                     left_bytes -= len(chunk)
                     yield chunk
             padding = bytes(-part.size_bytes % tarfile.BLOCKSIZE)

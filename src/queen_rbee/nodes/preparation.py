@@ -88,14 +88,21 @@ class Preparation:
             say_findings(visit, assessment)
         if isinstance(verdict, Refuse):
             raise verdict.error
-        hive = found.hive if found.hive is not None and found.hive.alive else None
-        if isinstance(verdict, Install) and hive is not None:
+        if isinstance(verdict, Ready):
+            return _prepared(found, verdict.installed)
+        if (hive := found.hive) is not None and hive.alive:
             raise VersionMismatchError(
                 f"the hive that runs on {visit.node.name} ({hive.url}, pid {hive.pid}) is of another version",
                 hint=f"Update it when its workers are done: rbee-keeper node update {visit.node.name}.",
             )
-        installed = verdict.installed if isinstance(verdict, Ready) else await self.install(visit, found, assessment)
-        return Prepared(found.user, found.home, Version.of(found.home, installed), hive)
+        return _prepared(found, await self.install(visit, found, assessment))
+
+    async def as_it_is(self, visit: Visit) -> Prepared | None:
+        """The node if this very rbee is on it already; nothing is changed."""
+        found, assessment = await self.look(visit, may_install=False)
+        if not isinstance(assessment.verdict, Ready):
+            return None
+        return _prepared(found, assessment.verdict.installed)
 
     async def install(self, visit: Visit, found: Probe, assessment: Assessment) -> Installed:
         """Put this rbee there, beside what is there; from then on it is the current one. The verdict was `Install`.
@@ -145,6 +152,11 @@ class Preparation:
         own = await self.own()
         wheelhouses = await anyio.to_thread.run_sync(current_wheelhouses, self.home, own)
         return await anyio.to_thread.run_sync(partial(own.for_nodes, wheelhouses, self.wheels_dir))
+
+
+def _prepared(found: Probe, installed: Installed) -> Prepared:
+    hive = found.hive if found.hive is not None and found.hive.alive else None
+    return Prepared(found.user, found.home, Version.of(found.home, installed), hive)
 
 
 def say_findings(visit: Visit, assessment: Assessment) -> None:

@@ -88,9 +88,9 @@ class RemoteStart:
         hive = await self.group.start(self._mind, start)
         return await self.arrival.started(place.node.name, hive, reach, epoch)
 
-    def keep(self, node: Node, entry: HiveEntry) -> None:
+    def keep(self, place: Place, entry: HiveEntry) -> None:
         """Hold the node's link for as long as an adopted hive is known."""
-        self.group.start_soon(self._keep, node, entry)
+        self.group.start_soon(self._keep, place, entry)
 
     async def _mind(self, start: _Start, *, task_status: TaskStatus[RemoteHive]) -> None:
         place = start.place
@@ -100,7 +100,7 @@ class RemoteStart:
             self.hear(node, line)
 
         async with self.links.use(Target.of(place.node)) as link:
-            hive = RemoteHive(node, place.home, hear, lambda grace_s: self._end(link, place, grace_s))
+            hive = RemoteHive(node, place.home, hear, partial(self._end, link, place))
             async with (await link.connection()).talking(start.command.line()) as talk:
                 await talk.write(self._handshake(start).line())
                 task_status.started(hive)
@@ -123,9 +123,11 @@ class RemoteStart:
             correlation_id=correlation_id.get(),
         )
 
-    async def _keep(self, node: Node, entry: HiveEntry) -> None:
+    async def _keep(self, place: Place, entry: HiveEntry) -> None:
+        node = place.node
         try:
             async with self.links.use(Target.of(node)) as link:
+                entry.end = partial(self._end, link, place)
                 with link.when_back(partial(self._meet_again, link, node.name, None)):
                     await _first_of(entry.forgotten.wait, link.wait_over)
         except RbeeError as error:

@@ -6,7 +6,6 @@ from typing_extensions import override
 
 from queen_rbee.callbacks import Callbacks
 from queen_rbee.domain.nodes.node import DEFAULT_HIVE_PORT, Node
-from queen_rbee.domain.nodes.probe_report import HiveThere
 from queen_rbee.hive_arrival import HiveArrival
 from queen_rbee.hive_registry import HiveEntry
 from queen_rbee.nodes.link import Links, NodeLink
@@ -58,30 +57,41 @@ class SshWaker(Waker):
             await link.open_back()
             reach = SshReach(link, self.callbacks.new_token(node.name))
             doing(f"waiting for the hive at {node.name} to start")
-            if prepared.hive is not None:
-                entry = await self._adopted(node, prepared.hive, prepared, reach, tell)
-                if entry is not None:
-                    self.start.keep(node, entry)
-                    return entry
+            place = Place(node, prepared.home, prepared.version.argv("rbee-hive"))
+            if prepared.hive is not None and (entry := await self._adopted(place, prepared, reach, tell)) is not None:
+                return entry
             options = ["--port", str(node.hive_port or DEFAULT_HIVE_PORT)]
-            return await self.start.start(
-                Place(node, prepared.home, prepared.version.argv("rbee-hive")), reach, options, gone
+            return await self.start.start(place, reach, options, gone)
+
+    @override
+    async def find(self, node: Node, tell: Narrator, doing: Doing) -> HiveEntry | None:
+        doing(f"looking for the hive at {node.name}")
+        async with self.links.use(Target.of(node)) as link:
+            visit = Visit(node, await link.connection(), tell, doing)
+            prepared = await self.preparation.as_it_is(visit)
+            if prepared is None or prepared.hive is None:
+                return None
+            await link.open_back()
+            reach = SshReach(link, self.callbacks.new_token(node.name))
+            return await self._adopted(
+                Place(node, prepared.home, prepared.version.argv("rbee-hive")), prepared, reach, tell
             )
 
-    async def _adopted(
-        self, node: Node, hive: HiveThere, prepared: Prepared, reach: SshReach, tell: Narrator
-    ) -> HiveEntry | None:
+    async def _adopted(self, place: Place, prepared: Prepared, reach: SshReach, tell: Narrator) -> HiveEntry | None:
         """The hive that its run file names; None if that is not what answers there."""
+        node, hive = place.node, prepared.hive
+        assert hive is not None
         health = await self.arrival.looked_at(await reach.url(hive.url))
         if health is None or health.get("instance") != hive.instance:
             return None
         tell.tell("adopt_hive", f"adopting the hive that already runs on {node.name} at {hive.url}", cute="🤝")
         try:
-            return await self.arrival.adopted(node.name, hive.url, reach, hive.instance)
+            entry = await self.arrival.adopted(node.name, hive.url, reach, hive.instance)
         except HiveOwnedError as error:
-            who = f"pid {hive.pid} of {prepared.user} on {node.name}"
             raise HiveOwnedError(
-                f"{error.message} ({who})",
+                f"{error.message} (pid {hive.pid} of {prepared.user} on {node.name})",
                 hint=error.hint,
                 details={**error.details, "pid": hive.pid, "user": prepared.user},
             ) from None
+        self.start.keep(place, entry)
+        return entry

@@ -26,3 +26,12 @@ class Waker(Protocol):
         Raises:
             RbeeError: why it cannot be had; nothing that was begun is left then.
         """
+        ...
+
+    async def find(self, node: Node, tell: Narrator, doing: Doing) -> HiveEntry | None:
+        """The hive that runs there already, taken over; None if there is none. Starts and installs nothing.
+
+        Raises:
+            RbeeError: why that cannot be found out, or it cannot be taken over.
+        """
+        ...

@@ -80,7 +80,7 @@ async def test_where_a_queen_lives_too_only_the_installation_goes(site: Site) ->
     assert not {"versions", "current", "previous", "wheels", "install.lock"} & names(site)
 
 
-@pytest.mark.parametrize("name", ["models", "versions", "wheels", "logs", "workers.db", "current", "token"])
+@pytest.mark.parametrize("name", ["models", "versions", "wheels", "logs", "workers.db", "current"])
 async def test_a_link_is_removed_and_never_followed(name: str, site: Site, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
