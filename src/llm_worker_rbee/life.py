@@ -34,7 +34,6 @@ from rbee_shared.server import bind, bind_first_free, serving, url_of
 from rbee_shared.units import format_bytes, format_seconds
 
 _LOG = logging.getLogger("rbee.worker")
-_HOST = "127.0.0.1"
 _PORTS_TRIED = 1000
 _FREE_S = 2.0
 _LAST_FRAMES_S = 1.0
@@ -62,8 +61,8 @@ async def serve_model(daemon: Daemon, settings: WorkerSettings) -> None:
 def _bind(settings: WorkerSettings) -> socket.socket:
     """Exactly the named port by hand; the first free one from it upward in a cluster, where the URL is reported."""
     if settings.local_mode or settings.port == 0:
-        return bind(_HOST, settings.port)
-    return bind_first_free(_HOST, settings.port, _PORTS_TRIED)
+        return bind(settings.bind, settings.port)
+    return bind_first_free(settings.bind, settings.port, _PORTS_TRIED)
 
 
 class _Worker:

@@ -23,6 +23,7 @@ class WorkerSettings(DaemonSettings):
     model_ref: str | None = Field(default=None, description="What the cluster calls it; default: file:PATH.")
     backend: Backend = "cpu"
     device: str = Field(default="0", max_length=64, description="Number of the backend's device.")
+    bind: str = Field(default="127.0.0.1", description="The address to listen on; its hive chooses it.")
     port: int = Field(default=8001, ge=0, le=65_535, description="First port to try; 0 lets the system choose.")
     hive_url: str | None = None
     worker_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._:-]{1,128}$")
@@ -51,6 +52,12 @@ class WorkerSettings(DaemonSettings):
     def _no_hive_when_local(self) -> Self:
         if self.local_mode and self.hive_url is not None:
             raise ValueError("local_mode has no hive: leave --hive-url out")
+        return self
+
+    @model_validator(mode="after")
+    def _loopback_when_local(self) -> Self:
+        if self.local_mode and self.bind != "127.0.0.1":
+            raise ValueError("local_mode has no key: it listens on 127.0.0.1 only")
         return self
 
     @model_validator(mode="after")

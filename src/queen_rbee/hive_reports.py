@@ -70,7 +70,8 @@ class HiveReports:
     async def _new(self, name: str, url: str, beat: HiveHeartbeat) -> HiveEntry:
         epoch = await self.catalog.begin_epoch()
         if (entry := self.hives.get(name)) is None:
-            entry = self.hives.put(HiveEntry(name, url, DirectReach(self.callback), epoch, hive_id=beat.hive_id))
+            reach = DirectReach(self.callback, urlsplit(url).hostname)
+            entry = self.hives.put(HiveEntry(name, url, reach, epoch, hive_id=beat.hive_id))
             self.contacts.follow(entry, beat.narrated)
             self.group.start_soon(self._welcome, entry)
         self._take(entry, beat)

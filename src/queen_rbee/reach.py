@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, field
 from typing import Protocol
+from urllib.parse import urlsplit
+
+_OWN = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,15 @@ class Reach(Protocol):
 
 @dataclass(frozen=True)
 class DirectReach:
-    """A node whose programs answer under the addresses that they give: this machine, or one over plain HTTP."""
+    """This machine, or one over plain HTTP at `address`: there a program that listens everywhere names only itself."""
 
     callback: Callback
+    address: str | None = None
     is_coming_back: bool = False
 
     async def url(self, url: str) -> str:
-        return url
+        parts = urlsplit(url)
+        if self.address is None or parts.hostname not in _OWN:
+            return url
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{parts.scheme}://{host}:{parts.port}"

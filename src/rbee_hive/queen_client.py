@@ -216,7 +216,7 @@ class QueenLink:
         before = self.ownership
         if not asks_still(before, asked):
             return  # another one has adopted us meanwhile, or she has moved
-        self.ownership = answered(before, asked, epoch=answer.epoch, adopts=answer.adopted)
+        self.ownership = answered(before, asked, epoch=answer.epoch, adopts=answer.adopted, queen_id=answer.queen_id)
         if self.ownership.adopted:
             self._belong(before)
 

@@ -167,6 +167,7 @@ class Services:
             device=device.id,
             runs_on=(device.worker_backend, device.worker_device),
             port=worker_port(order.port_hint, self.settings.worker_port),
+            bind=self.settings.bind,
             n_ctx=order.n_ctx or plan.n_ctx,
             slots=order.slots or plan.slots,
             ordered_by=self.link.ownership.orders_as,

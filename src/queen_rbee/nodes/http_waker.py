@@ -52,7 +52,7 @@ class HttpWaker(Waker):
         doing(f"looking for the hive at {node.name}")
         own_address, address = await anyio.to_thread.run_sync(_addresses, node.address, port)
         callback = Callback(await self.callbacks.url_at(own_address), self.callbacks.new_token(node.name))
-        return _Way(address, port, DirectReach(callback))
+        return _Way(address, port, DirectReach(callback, address))
 
     async def _adopted(self, node: Node, way: "_Way", tell: Narrator) -> HiveEntry | None:
         health = await self.arrival.looked_at(way.url)

@@ -28,7 +28,9 @@ async def heartbeat(
 ) -> HeartbeatAnswer:
     """As on her own port, but the token says whose hive it is, not the name that it gives."""
     epoch = await services.reports.heartbeat(beat, node=node)
-    return HeartbeatAnswer(epoch=epoch or beat.epoch or 0, adopted=epoch is not None)
+    return HeartbeatAnswer(
+        epoch=epoch or beat.epoch or 0, adopted=epoch is not None, queen_id=services.identity.queen_id
+    )
 
 
 @router.post("/v1/orchestrator/worker-ready")

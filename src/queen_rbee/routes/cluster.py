@@ -47,7 +47,9 @@ async def heartbeat(
 ) -> HeartbeatAnswer:
     """A hive reports; the answer keeps its lease. Its lines that came before are read before its facts are used."""
     epoch = await services.reports.heartbeat(beat, peer=request.client.host if request.client else None)
-    return HeartbeatAnswer(epoch=epoch or beat.epoch or 0, adopted=epoch is not None)
+    return HeartbeatAnswer(
+        epoch=epoch or beat.epoch or 0, adopted=epoch is not None, queen_id=services.identity.queen_id
+    )
 
 
 @router.post("/v1/orchestrator/worker-ready", dependencies=[Depends(with_token)])

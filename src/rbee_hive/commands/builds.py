@@ -5,10 +5,10 @@ from typing import Annotated
 import typer
 
 from rbee_hive.commands.options import Json
-from rbee_hive.local import views
 from rbee_hive.local.node import Node
 from rbee_hive.local.provision_stream import read_to_the_end
 from rbee_hive.local.session import session, wire
+from rbee_shared import hive_views as views
 from rbee_shared.contracts.provisions import BuildList, ProvisionEnd, WorkerProvisionRequest
 
 app = typer.Typer(help="Worker builds: llama.cpp, compiled for the devices of this node.", no_args_is_help=True)

@@ -8,11 +8,11 @@ import anyio
 import typer
 
 from rbee_hive.commands.options import Json, ModelName
-from rbee_hive.local import views
 from rbee_hive.local.node import Node
 from rbee_hive.local.provision_stream import read_to_the_end
 from rbee_hive.local.screen import Screen
 from rbee_hive.local.session import Session, session, wire
+from rbee_shared import hive_views as views
 from rbee_shared.contracts.models import (
     ImportRequest,
     ModelChange,

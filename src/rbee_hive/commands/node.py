@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rbee_hive.commands.options import Json
-from rbee_hive.local import views
 from rbee_hive.local.session import session
+from rbee_shared import hive_views as views
 from rbee_shared.contracts.hives import HiveStatus
 
 if TYPE_CHECKING:
@@ -17,7 +17,9 @@ def status(json: Json = False) -> None:
     """Show the hive that runs here: its devices, workers, models and builds. Exit 3 when none does."""
     with session(json=json) as here:
         found, pid = here.on_hive(_status_and_pid, waiting_for="the hive")
-        here.screen.answer({**found.model_dump(mode="json"), "pid": pid}, lambda width: views.status(found, pid, width))
+        here.screen.answer(
+            {**found.model_dump(mode="json"), "pid": pid}, lambda width: views.status(found, width, [("pid", pid)])
+        )
 
 
 async def _status_and_pid(hive: "HiveApi") -> tuple[HiveStatus, int]:

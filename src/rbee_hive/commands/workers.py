@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from rbee_hive.commands.options import Json
-from rbee_hive.local import views
 from rbee_hive.local.session import session, wire
 from rbee_hive.local.worker_start import start_worker
+from rbee_shared import hive_views as views
 from rbee_shared.contracts.hives import FarewellList, WorkerFarewell
 from rbee_shared.contracts.workers import SpawnRequest, WorkerList
 from rbee_shared.errors import error_from_body

@@ -24,6 +24,7 @@ class WorkerOrder:
     device: str
     runs_on: tuple[str, str]
     port: int
+    bind: str = "127.0.0.1"
     n_ctx: int | None = None
     slots: int | None = None
     ordered_by: str | None = None
@@ -38,7 +39,7 @@ class WorkerOrder:
         argv = [*program_argv("llm-worker-rbee"), "--parent", "stdin", "--worker-id", self.worker_id]
         argv += ["--model", self.model_path, "--model-ref", self.model_ref]
         argv += ["--backend", self.runs_on[0], "--device", self.runs_on[1]]
-        argv += ["--port", str(self.port)]
+        argv += ["--bind", self.bind, "--port", str(self.port)]
         if hive_url is not None:
             argv += ["--hive-url", hive_url]
         if self.n_ctx is not None:

@@ -114,6 +114,7 @@ class HeartbeatAnswer(Wire):
 
     epoch: int
     adopted: bool
+    queen_id: str | None = Field(default=None, description="Who she is, over all her starts and addresses.")
 
 
 class AdoptRequest(Wire):

@@ -84,6 +84,15 @@ def test_an_answer_adopts_or_does_not_and_never_takes_an_epoch_back() -> None:
     assert answered(STARTED, STARTED, epoch=1, adopts=False) == STARTED
 
 
+def test_who_she_is_may_be_told_later_and_changes_no_more() -> None:
+    announced = first_owner(Queen("http://q"), started_us=False)
+    known = answered(announced, announced, epoch=4, adopts=True, queen_id="queen-1")
+    assert known.queen == Queen("http://q", queen_id="queen-1", epoch=4)
+    assert answered(known, known, epoch=4, adopts=True, queen_id="queen-2").queen == known.queen
+    again = taken_by(known, Queen("http://elsewhere", queen_id="queen-1", epoch=5), HIVE)
+    assert again.orders_as == known.orders_as
+
+
 def test_only_an_answer_to_what_was_sent_behind_the_loss_says_that_she_is_back() -> None:
     lost = replace(STARTED, cut_off=True)
 

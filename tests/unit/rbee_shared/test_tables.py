@@ -8,14 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from rbee_hive.local import progress_text, views
-from rbee_hive.local.tables import facts, framed
+from rbee_hive.local import progress_text
+from rbee_shared import hive_views as views
 from rbee_shared.contracts.hives import MemoryBack, WorkerFarewell
 from rbee_shared.contracts.models import FileCheck, ModelRow, Removal, Verification
 from rbee_shared.contracts.nodes import CpuDevice, Devices, GpuDevice
 from rbee_shared.contracts.progress import ProgressEvent
 from rbee_shared.contracts.provisions import BuildRow, ProvisionEnd
 from rbee_shared.contracts.workers import WorkerRecord, WorkerState
+from rbee_shared.tables import facts, framed
 
 GB = 1_000_000_000
 WORDS = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60)
