@@ -34,6 +34,7 @@ _ENGINES = "engines"
 _PRIVATE_DIR = 0o700
 _DOWNLOAD_S = 900.0
 _SHOWN_LINES = 12
+_LACKING = "See which package index pip uses on this machine; it must have wheels for that platform."
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -170,7 +171,8 @@ async def _download(partial: Path, pins: Iterable[Pin], tag: PlatformTag) -> Non
         result = await anyio.run_process(command, check=False, stderr=STDOUT)
         if result.returncode:
             lines = result.stdout.decode(errors="replace").splitlines()[-_SHOWN_LINES:]
-            raise far_error({"why": "step", "text": "fetching the libraries failed", "lines": lines}, tag.name)
+            failed = {"why": "step", "text": "fetching the libraries failed", "lines": lines}
+            raise far_error(failed, tag.name, lacking_hint=_LACKING)
         return
     raise RequestTimeoutError(f"the libraries for {tag.name} did not come within {_DOWNLOAD_S:.0f} s")
 

@@ -15,6 +15,8 @@ import llm_worker_rbee.routes.ready
 import llm_worker_rbee.routes.shutdown
 import queen_rbee.routes.cluster
 import queen_rbee.routes.daemon
+import queen_rbee.routes.nodes
+import queen_rbee.routes.pool
 import queen_rbee.routes.tasks
 import rbee_hive.routes.control
 import rbee_hive.routes.devices
@@ -33,7 +35,14 @@ from rbee_shared.errors import ERRORS_BY_CODE
 TEXT = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text(encoding="utf-8")
 PROGRAMS: dict[str, list[APIRouter]] = {
     "Queen": [
-        module.router for module in (queen_rbee.routes.cluster, queen_rbee.routes.daemon, queen_rbee.routes.tasks)
+        module.router
+        for module in (
+            queen_rbee.routes.cluster,
+            queen_rbee.routes.daemon,
+            queen_rbee.routes.nodes,
+            queen_rbee.routes.pool,
+            queen_rbee.routes.tasks,
+        )
     ],
     "Hive": [
         module.router

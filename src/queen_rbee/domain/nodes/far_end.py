@@ -31,8 +31,11 @@ class FarFailure(Wire):
     lines: tuple[str, ...] = ()
 
 
-def far_error(said: Any, where: str) -> RbeeError:
-    """What `said`, the object under `failed`, means. `where`: the node's name, for people."""
+def far_error(said: Any, where: str, *, lacking_hint: str = _WHEELHOUSE) -> RbeeError:
+    """What `said`, the object under `failed`, means.
+
+    `where`: the node's name, for people. `lacking_hint`: what to do where a library cannot be had.
+    """
     try:
         failure = FarFailure.model_validate(said)
     except ValidationError:
@@ -43,7 +46,7 @@ def far_error(said: Any, where: str) -> RbeeError:
         return HiveOwnedError(text, hint=_TOKEN)
     if failure.why in {"running", "busy", "foreign"}:
         return InstallFailedError(text, hint=_HINTS[failure.why])
-    return _told_by(failure, text, details)
+    return _told_by(failure, text, details, lacking_hint)
 
 
 _TOKEN = "That account belongs to another cluster: uninstall rbee with that one's queen, or name another --home."  # noqa: S105 - words
@@ -54,17 +57,17 @@ _HINTS = {
 }
 
 
-def _told_by(failure: FarFailure, text: str, details: dict[str, Any]) -> RbeeError:
+def _told_by(failure: FarFailure, text: str, details: dict[str, Any], lacking_hint: str) -> RbeeError:
     whole = "\n".join([failure.text, *failure.lines])
     if _NO_ROOM.search(whole):
         return DiskFullError(f"{text}: the disk is full", hint="Free space there, then run it again.", details=details)
     if _NO_INDEX.search(whole):
-        return InstallFailedError(f"{text}: it reaches no package index", hint=_WHEELHOUSE, details=details)
+        return InstallFailedError(f"{text}: it reaches no package index", hint=lacking_hint, details=details)
     if _WRONG_HASH.search(whole):
         hint = "Something on the way serves other files than the locked ones; see which index pip uses there."
         return InstallFailedError(f"{text}: a package is not the one that was locked", hint=hint, details=details)
     if lacking := _NO_WHEEL.search(whole):
-        return InstallFailedError(f"{text}: there is no {lacking['what']} for it", hint=_WHEELHOUSE, details=details)
+        return InstallFailedError(f"{text}: there is no {lacking['what']} for it", hint=lacking_hint, details=details)
     return InstallFailedError(f"{text}{_complaint(failure.lines)}", details=details)
 
 

@@ -188,8 +188,9 @@ class Installation:
 
         def hear(lines: list[str]) -> None:
             begun = sum(line.startswith(("Collecting ", "Processing ")) for line in lines)
-            if begun:
-                self._voice.tell(f"library {min(begun, total)} of {total}")
+            self._voice.tell(
+                f"library {begun} of {total}" if begun < total else f"writing {total} libraries to the disk"
+            )
 
         self._steps.run("installing rbee", [*_PIP_INSTALL, *source, "-r", str(lock), "-r", str(own)], hear)
 

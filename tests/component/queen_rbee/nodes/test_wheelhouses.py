@@ -151,8 +151,9 @@ async def test_a_fetched_library_with_another_hash_is_refused(tmp_path: Path, mo
 
 async def test_a_platform_that_has_no_such_library_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(InstallFailedError, match=r"there is no pure==1\.0 for it"):
+    with pytest.raises(InstallFailedError, match=r"there is no pure==1\.0 for it") as caught:
         await make_wheelhouse(Home(tmp_path), tiny_rbee(lock=locked("pure", "1.0", library("pure"))), ALPINE, print)
+    assert "on this machine" in caught.value.hint
 
 
 async def test_no_room_is_said(tmp_path: Path) -> None:
