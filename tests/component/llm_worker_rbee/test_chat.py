@@ -228,7 +228,7 @@ def test_an_attack_is_refused(attacked: tuple[dict[str, tuple[str, float]], int]
 
     assert error
     assert error != "MemoryError"
-    assert took_s < 3
+    assert took_s < 60, "it hangs"
 
 
 @pytest.mark.parametrize("name", BORNE)
@@ -238,7 +238,7 @@ def test_what_costs_much_and_does_no_harm_is_borne(
     error, took_s = attacked[0][name]
 
     assert error in {"", "TooMuchError"}, "of time, on a slow machine"
-    assert took_s < 3
+    assert took_s < 60, "it hangs"
 
 
 def test_attacks_take_little_memory(attacked: tuple[dict[str, tuple[str, float]], int]) -> None:

@@ -64,19 +64,6 @@ async def test_the_start_in_words_and_order(tmp_path: Path) -> None:
     assert worker.narrated[1].human.startswith("initialized CPU device ")
 
 
-async def test_it_is_ready_soon(tmp_path: Path) -> None:
-    fastest_s = float("inf")
-    for number in range(3):
-        began_s = time.perf_counter()
-        home = tmp_path / str(number)
-        home.mkdir()
-        async with worker_process(home) as worker:
-            await worker.until_ready()
-            fastest_s = min(fastest_s, time.perf_counter() - began_s)
-
-    assert fastest_s < 1.2
-
-
 async def test_it_reports_to_its_hive(tmp_path: Path) -> None:
     async with fake_hive() as hive:
         flags = ["--worker-id", "w1", "--model-ref", "builtin:storyteller", "--device", "cpu"]

@@ -354,11 +354,12 @@ async def test_what_a_hive_tells_cannot_steer_a_terminal(cli: HiveCli) -> None:
 
 
 async def test_ctrl_c_while_a_worker_loads_stops_that_worker(cli: HiveCli) -> None:
-    app, stopped = FastAPI(), anyio.Event()
+    app, waits, stopped = FastAPI(), anyio.Event(), anyio.Event()
 
     @app.post("/v1/workers/spawn")
     async def spawn(wait: str | None = None) -> dict[str, Any]:
         if wait:
+            waits.set()
             await anyio.sleep_forever()
         return {"worker_id": "worker-cpu-1", "state": "starting"}
 
@@ -377,6 +378,7 @@ async def test_ctrl_c_while_a_worker_loads_stops_that_worker(cli: HiveCli) -> No
         assert process.stderr is not None
         line = await in_thread(process.stderr.readline)
         assert line.startswith(b"hive: still waiting for the worker to be ready")
+        await waits.wait()
 
         process.send_signal(signal.SIGINT)
         _, err = await in_thread(lambda: process.communicate(timeout=60))

@@ -96,4 +96,4 @@ def test_thousands_of_control_texts_and_a_text_like_them_let_other_threads_run(t
         time.sleep(0.001)
 
     assert turns > 3
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s < 60, "it hangs"
