@@ -81,7 +81,7 @@ async def assembled(daemon: Daemon, settings: QueenSettings, token: str, url: st
         NodeCatalog.open(daemon.home.queen_db, tell_damage) as catalog,
         http_client(connect_s=clocks.connect_s, call_s=clocks.control_call_s) as client,
         token_client(connect_s=clocks.connect_s, silence_s=clocks.sse_ping_s * 3) as session,
-        Callbacks.open(clocks) as callbacks,
+        Callbacks.open(daemon.home.run, clocks) as callbacks,
         anyio.create_task_group() as group,
     ):
         identity = Identity(url, token, await catalog.queen_id())

@@ -4,6 +4,7 @@ A UNIX socket for what comes through SSH, so that no user of the other machine m
 over plain HTTP, a port of the network address that faces them. Both are opened when the first hive needs them.
 """
 
+import os
 import socket
 import tempfile
 from collections.abc import AsyncGenerator
@@ -11,6 +12,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
+import psutil
 from anyio.abc import TaskGroup, TaskStatus
 from starlette.types import ASGIApp
 
@@ -22,6 +25,7 @@ from rbee_shared.server import bind, serving, url_of
 
 _BACKLOG = 256
 _PRIVATE_SOCKET = 0o600
+_LONGEST_PATH_BYTES = 103  # of a socket, on macOS; Linux has four more
 
 
 class Callbacks:
@@ -35,17 +39,21 @@ class Callbacks:
         self._tokens: dict[str, str] = {}
         self._urls: dict[str, str] = {}
         self._opening = anyio.Lock()
-        self._listens = False
+        self._path: Path | None = None
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, clocks: Clocks) -> AsyncGenerator["Callbacks"]:
-        """The listeners live for the length of the block."""
-        # not below her home: a socket's path may have 107 bytes
-        with tempfile.TemporaryDirectory(prefix="rbee-queen-") as directory:
-            async with anyio.create_task_group() as group:
-                yield cls(Path(directory), clocks, group)
-                group.cancel_scope.cancel()
+    async def open(cls, directory: Path, clocks: Clocks) -> AsyncGenerator["Callbacks"]:
+        """The listeners live for the length of the block. `directory`: for the socket, private to its user."""
+        async with anyio.create_task_group() as group:
+            callbacks = cls(directory, clocks, group)
+            try:
+                yield callbacks
+            finally:
+                if callbacks._path is not None:
+                    with anyio.CancelScope(shield=True):
+                        await anyio.to_thread.run_sync(_remove, callbacks._path, directory)
+            group.cancel_scope.cancel()
 
     def serve_with(self, app: ASGIApp) -> None:
         self._app = app
@@ -68,12 +76,12 @@ class Callbacks:
 
     async def socket_path(self) -> Path:
         """The UNIX socket, listening."""
-        path = self._directory / "queen.sock"
         async with self._opening:
-            if not self._listens:
-                await self._group.start(self._serve, _bind_unix(path))
-                self._listens = True
-        return path
+            if self._path is None:
+                path, listener = await anyio.to_thread.run_sync(_bind_unix, self._directory)
+                await self._group.start(self._serve, listener)
+                self._path = path
+            return self._path
 
     async def url_at(self, address: str) -> str:
         """The URL of a port of that address of this machine, listening.
@@ -96,10 +104,25 @@ class Callbacks:
             await anyio.sleep_forever()
 
 
-def _bind_unix(path: Path) -> socket.socket:
+def _bind_unix(directory: Path) -> tuple[Path, socket.socket]:
+    """A socket that only this user may open. What a queen that was killed has left there is removed."""
+    for left in directory.glob("queen-*.sock"):
+        pid = left.stem.removeprefix("queen-")
+        if not (pid.isdecimal() and psutil.pid_exists(int(pid))):
+            left.unlink(missing_ok=True)
+    path = directory / f"queen-{os.getpid()}.sock"
+    if len(os.fsencode(path)) > _LONGEST_PATH_BYTES:
+        path = Path(tempfile.mkdtemp(prefix="rbee-queen-")) / path.name
+    path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(path))
     path.chmod(_PRIVATE_SOCKET)
     listener.listen(_BACKLOG)
     listener.setblocking(False)  # noqa: FBT003 - the library takes it by position
-    return listener
+    return path, listener
+
+
+def _remove(path: Path, directory: Path) -> None:
+    path.unlink(missing_ok=True)
+    if path.parent != directory:
+        path.parent.rmdir()

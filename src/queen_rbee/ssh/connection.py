@@ -98,10 +98,12 @@ class SshConnection:
         with anyio.move_on_after(timeout_s):
             async with self.talking(command) as talk:
                 output, errors = bytearray(), bytearray()
-                async with anyio.create_task_group() as group:
-                    group.start_soon(_feed, talk, stdin)
-                    group.start_soon(_collect, talk.process.stderr, errors, None)
-                    await _collect(talk.process.stdout, output, hear)
+                async with anyio.create_task_group() as feeding:
+                    feeding.start_soon(_feed, talk, stdin)
+                    async with anyio.create_task_group() as reading:
+                        reading.start_soon(_collect, talk.process.stderr, errors, None)
+                        reading.start_soon(_collect, talk.process.stdout, output, hear)
+                    feeding.cancel_scope.cancel()  # who says nothing more reads nothing more
                 status = await talk.status()
                 if status is None and not self.is_open:
                     raise SshUnreachableError(f"the connection to {self._target.node} broke off")
