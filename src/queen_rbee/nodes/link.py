@@ -7,7 +7,7 @@ who waits for the connection is told in bounded time that it is back, or that it
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 import anyio
@@ -124,10 +124,10 @@ class NodeLink:
         self._connection = None
         broke_at_s = anyio.current_time()
         self._say("link_lost", f"the SSH connection to {self.target.node} broke off; reconnecting", "⛓️", "warning")
-        pause_s = _FIRST_PAUSE_S
+        dialler, pause_s = replace(self._dialler, tries=1), _FIRST_PAUSE_S
         while (away_s := anyio.current_time() - broke_at_s) < self._patience_s:
             try:
-                async with connected(self._dialler, self.target) as connection:
+                async with connected(dialler, self.target) as connection:
                     await self._restore(connection)
                     self._say(
                         "link_back", f"connected to {self.target.node} again after {format_seconds(away_s)}", "🔗"

@@ -107,7 +107,7 @@ class _Attempt(asyncssh.SSHClient):
         self._target = target
         self._trust_nothing = trust_nothing
         self.known: tuple[str, ...] = ()
-        self._offered: list[str] = []
+        self._limit = anyio.CancelScope()
         self.presented: HostKey | None = None
         self.host, self.port = target.host, target.port or _SSH_PORT
 
@@ -117,13 +117,24 @@ class _Attempt(asyncssh.SSHClient):
         except (OSError, ValueError) as error:
             raise self._unusable(error) from None
         try:
-            return await asyncssh.connect(self._target.host, config=None, options=options)
+            return await self._connect(options)
         except asyncssh.HostKeyNotVerifiable:
             raise self.untrusted() from None
         except asyncssh.PermissionDenied:
             raise self._refused(options) from None
         except (TimeoutError, OSError, asyncssh.Error) as error:
             raise SshUnreachableError(f"{self._where()}: {_why(error)}") from None
+
+    async def _connect(self, options: asyncssh.SSHClientConnectionOptions) -> asyncssh.SSHClientConnection:
+        """A time to be reached in, and from then on one to log in; through a jump host only both together."""
+        is_direct = not options.tunnel and not options.proxy_command
+        limit_s = self._dialler.connect_s + (0 if is_direct else self._dialler.login_s)
+        with anyio.fail_after(limit_s) as self._limit:
+            return await asyncssh.connect(self._target.host, config=None, options=options)
+
+    @override
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        self._limit.deadline = anyio.current_time() + self._dialler.login_s
 
     def _options(self) -> asyncssh.SSHClientConnectionOptions:
         """Blocking: reads the configuration, the keys and the known hosts."""
@@ -137,8 +148,6 @@ class _Attempt(asyncssh.SSHClient):
             host=target.host,
             config=[str(dialler.config)] if dialler.config.is_file() else None,
             known_hosts=partial(self._match, trusted),
-            connect_timeout=dialler.connect_s + dialler.login_s,
-            login_timeout=dialler.login_s,
             keepalive_interval=dialler.keepalive_s,
             keepalive_count_max=_KEEPALIVES_MISSED,
             password_auth=False,
