@@ -5,6 +5,7 @@ One at a time per node: whoever comes second waits for the first and finds the h
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -49,6 +50,7 @@ class HiveLifecycle:
         """
         doing(f"waiting for the hive at {name} to wake")
         async with self.contacts.lock(name):
+            await self._met_again(name, doing)
             entry = self.hives.get(name)
             if entry is not None and entry.state is NodeState.OFFLINE:
                 await self._put_away(entry)
@@ -60,6 +62,14 @@ class HiveLifecycle:
             if entry.devices is None:
                 await self.contacts.introduce(entry, tell)
             return entry
+
+    async def _met_again(self, name: str, doing: Doing) -> None:
+        """Wait for a connection that is being made anew: what is known of the hive then is true again."""
+        entry = self.hives.get(name)
+        if entry is not None and entry.reach.is_coming_back:
+            doing(f"waiting for the connection to {name} to come back")
+            with suppress(NodeUnreachableError):
+                await entry.reach.url(entry.own_url)
 
     async def _known(self, name: str, tell: Narrator) -> Node:
         if name == LOCAL_NODE and not await self.directory.catalog.nodes():

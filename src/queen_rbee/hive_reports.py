@@ -148,8 +148,8 @@ class HiveReports:
     def _judge(self, entry: HiveEntry, state: NodeState) -> None:
         if state is NodeState.OFFLINE and entry.reach.is_coming_back:
             state = NodeState.SUSPECT  # how long that is worth waiting for its link decides
-        if entry.state in {state, NodeState.DRAINING}:
-            return
+        if entry.state in {state, NodeState.DRAINING, NodeState.OFFLINE}:
+            return  # from the last of them only its own word leads back
         if entry.state is NodeState.STARTING and state is not NodeState.OFFLINE:
             return  # it becomes online by saying what it has
         entry.state = state

@@ -184,6 +184,10 @@ class Services:
         except RbeeError as error:  # the worker runs: whoever ordered it must be told its id
             _LOG.warning("the use of %s could not be noted: %s", row.id, error)
 
+    def _computing(self, kind: str) -> str:
+        """The kind of build that workers of such a device run."""
+        return next((device.worker_backend for device in self.devices.present() if device.backend == kind), kind)
+
     async def _fetch_model(self, order: ModelProvisionRequest, job: Provision) -> ProvisionEnd:
         with self.tally.counting(self.tally.downloads):
             return await self.provisioner.provide(order, job)

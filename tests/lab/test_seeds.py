@@ -82,7 +82,9 @@ def test_uninstalling_leaves_the_account_as_it_was(lab: Lab) -> None:
     keeper(lab.blep, "node", "wheelhouse", "mac", within_s=300)
     answered = keeper(lab.blep, "infer", "--node", "mac", "--max-tokens", "3", "hello", within_s=600)
     assert answered.stdout.strip()
-    prefixes = lab.mac.run(["/root/.rbee/current/bin/python", "-c", "import sys; print(sys.prefix)"]).stdout
+    prefixes = lab.mac.run(
+        ["/root/.rbee/current/bin/python", "-c", "import os, sys; print(os.path.realpath(sys.prefix))"]
+    ).stdout
     assert prefixes.startswith("/root/.rbee/versions/")
     keeper(lab.blep, "node", "uninstall", "mac")
     assert lab.mac.files("/root") == before

@@ -11,6 +11,7 @@ from tests.support.lab import Lab
 from tests.support.lab_host import Host
 from tests.support.lab_machine import Done, OnHost
 
+TOKEN = "the-token-of-this-lab-0123456789abcdef\n"
 PROGRAMS = ("queen-rbee", "rbee-hive", "llm-worker-rbee")
 SOON_S = 120.0
 METAL = """[hive]
@@ -51,10 +52,13 @@ def put_installation(host: Host, archive: Path) -> None:
     home = host.path("/root/.rbee")
     home.mkdir(mode=0o700, exist_ok=True)
     subprocess.run(["tar", "-C", str(home), "-xf", str(archive)], check=True)
+    host.write("/root/.rbee/token", TOKEN, mode=0o600)
 
 
 def name_hosts(lab: Lab) -> None:
     """Let blep log in everywhere as root, and name the hosts in its `~/.ssh/config`: that makes them nodes."""
+    lab.blep.path("/root/.rbee").mkdir(mode=0o700, exist_ok=True)
+    lab.blep.write("/root/.rbee/token", TOKEN, mode=0o600)
     lab.introduce(lab.blep, lab.mac, lab.workstation)
     lab.blep.write("/root/.ssh/config", "Host mac workstation\n")
 

@@ -149,9 +149,9 @@ class NodeLink:
                 path = await self._callbacks.socket_path()
                 self._back_port = await connection.forward_back(path, self._back_port)
         self._connection = connection
-        self._change()
         for action in list(self._when_back):
             await action()
+        self._change()  # who waits finds everything as it was
 
     def _say(self, action: str, text: str, cute: str, level: Level = "info") -> None:
         self._tell.tell(action, text, cute=cute, level=level, node=self.target.node)

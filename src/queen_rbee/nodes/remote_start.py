@@ -88,9 +88,9 @@ class RemoteStart:
         hive = await self.group.start(self._mind, start)
         return await self.arrival.started(place.node.name, hive, reach, epoch)
 
-    def keep(self, place: Place, entry: HiveEntry) -> None:
-        """Hold the node's link for as long as an adopted hive is known."""
-        self.group.start_soon(self._keep, place, entry)
+    async def keep(self, place: Place, entry: HiveEntry) -> None:
+        """Hold the node's link, from now on and for as long as an adopted hive is known."""
+        await self.group.start(self._keep, place, entry)
 
     async def _mind(self, start: _Start, *, task_status: TaskStatus[RemoteHive]) -> None:
         place = start.place
@@ -123,15 +123,13 @@ class RemoteStart:
             correlation_id=correlation_id.get(),
         )
 
-    async def _keep(self, place: Place, entry: HiveEntry) -> None:
+    async def _keep(self, place: Place, entry: HiveEntry, *, task_status: TaskStatus[None]) -> None:
         node = place.node
-        try:
-            async with self.links.use(Target.of(node)) as link:
-                entry.end = partial(self._end, link, place)
-                with link.when_back(partial(self._meet_again, link, node.name, None)):
-                    await _first_of(entry.forgotten.wait, link.wait_over)
-        except RbeeError as error:
-            _LOG.warning("the link to %s is lost: %s", node.name, error)
+        async with self.links.use(Target.of(node)) as link:
+            entry.end = partial(self._end, link, place)
+            task_status.started()
+            with link.when_back(partial(self._meet_again, link, node.name, None)):
+                await _first_of(entry.forgotten.wait, link.wait_over)
         if not entry.forgotten.is_set():
             self.arrival.contacts.lose(entry, "its node cannot be reached")
 

@@ -93,5 +93,5 @@ class SshWaker(Waker):
                 hint=error.hint,
                 details={**error.details, "pid": hive.pid, "user": prepared.user},
             ) from None
-        self.start.keep(place, entry)
+        await self.start.keep(place, entry)
         return entry
