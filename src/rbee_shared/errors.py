@@ -184,7 +184,7 @@ class NodeNotFoundError(RbeeError):
 
     code = "NODE_NOT_FOUND"
     http_status = 404
-    default_hint = "`rbee-keeper status` lists the nodes; leave --node out to use this machine."
+    default_hint = "`rbee-keeper node list` shows the nodes; leave --node out to let the queen choose."
 
 
 class TaskNotFoundError(RbeeError):

@@ -13,8 +13,8 @@ def _refusal(host: Host, *arguments: str, within_s: float = 120) -> dict[str, An
     """The error that the keeper ends with."""
     done = keeper(host, *arguments, "--json", check=False, within_s=within_s)
     assert done.status != 0, done.stdout
-    last: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    error: dict[str, Any] = last.get("error", last)  # an answer's events end with it, a document is it
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    (error,) = [each.get("error", each) for each in said if "error" in each or each.get("type") == "error"]
     assert error["hint"], "every refusal says what to do next"
     return error
 
