@@ -14,7 +14,10 @@ def _refusal(host: Host, *arguments: str, within_s: float = 120) -> dict[str, An
     done = keeper(host, *arguments, "--json", check=False, within_s=within_s)
     assert done.status != 0, done.stdout
     said = [json.loads(line) for line in done.stdout.splitlines()]
-    (error,) = [each.get("error", each) for each in said if "error" in each or each.get("type") == "error"]
+    errors: list[dict[str, Any]] = [
+        each.get("error", each) for each in said if "error" in each or each.get("type") == "error"
+    ]
+    (error,) = errors
     assert error["hint"], "every refusal says what to do next"
     return error
 
