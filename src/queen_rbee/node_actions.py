@@ -175,13 +175,9 @@ class NodeActions:
         await self._stopped(node, errand)
         async with self._noted(node), self._visit(node, errand) as visit:
             found, _ = await self.preparation.look(visit, may_install=True)
-            python = (
-                found.installed.python
-                if found.installed is not None
-                else (await self.preparation.python_of(found)).path
-            )
+            python = await self.preparation.python_of(found)
             errand.now(f"removing rbee from {node.name}")
-            site = Site(visit.shell, node.name, found.home, python)
+            site = Site(visit.shell, node.name, found.home, python.path)
             token = self.preparation.token
             removed = await uninstall(
                 site, lambda text: _say(errand, node, text), token=token, keep_models=action.keep_models

@@ -90,6 +90,51 @@ def test_uninstalling_leaves_the_account_as_it_was(lab: Lab) -> None:
     assert lab.mac.files("/root") == before
 
 
+def test_example_3_update_stop_all_respawn(cluster: Lab) -> None:
+    """Seed 002: a node with another version of the code is brought to the queen's; its workers start anew on it."""
+    home = "/root/.rbee"
+    (installed,) = cluster.mac.path(f"{home}/versions").iterdir()
+    module = next(cluster.mac.path(str(installed.relative_to(cluster.mac.path("/")))).rglob("rbee_hive/settings.py"))
+    module.write_text(module.read_text() + "\n# another version\n")
+    note = json.loads((installed / "installed.json").read_text())
+    (installed / "installed.json").write_text(json.dumps({**note, "wheel_sha256": "0" * 64}))
+    keeper(cluster.blep, "node", "wheelhouse", "mac", within_s=300)
+    with standing_queen(cluster):
+        checked = json.loads(keeper(cluster.blep, "node", "update", "mac", "--check", "--json").stdout)
+        assert checked["facts"]["needed"] is True
+        refused = keeper(cluster.blep, "node", "start", "mac", "--no-install", check=False)
+        assert "VERSION_MISMATCH" in refused.stderr
+        updated = keeper(cluster.blep, "pool", "update", "--host", "mac", within_s=400)
+        assert "installed" in updated.stderr
+        new = json.loads(cluster.mac.path(f"{home}/current/installed.json").read_text())
+        assert new["wheel_sha256"] != "0" * 64
+        assert cluster.mac.run(["readlink", f"{home}/previous"]).stdout.strip().endswith(installed.name)
+        keeper(cluster.blep, "pool", "worker", "stop-all", "--host", "mac")
+        keeper(
+            cluster.blep, "pool", "worker", "spawn", "metal", "--host", "mac", "--model", "storyteller", "--gpu", "0"
+        )
+        listed = keeper(cluster.blep, "pool", "worker", "list", "--host", "mac")
+        assert "metal" in listed.stdout
+        (hive,) = cluster.mac.processes("rbee-hive")
+        assert new["id"] in " ".join(hive.cmdline())
+        tested = keeper(cluster.blep, "pool", "test", "--host", "mac", within_s=200)
+        assert tested.status == 0
+        again = json.loads(keeper(cluster.blep, "node", "update", "mac", "--check", "--json").stdout)
+        assert again["facts"]["needed"] is False
+    cluster.mac.all_gone(20, *PROGRAMS)
+
+
+def test_a_user_without_rights_will_do(lab: Lab) -> None:
+    """No root on the node: an account, sshd and Python."""
+    lab.introduce(lab.blep, lab.workstation, user="rita", by="root")
+    keeper(lab.blep, "node", "add", "workstation", "--user", "rita")
+    keeper(lab.blep, "node", "wheelhouse", "workstation", within_s=300)
+    answered = keeper(lab.blep, "infer", "--node", "workstation", "--max-tokens", "5", "hello", within_s=600)
+    assert answered.stdout.strip()
+    assert lab.workstation.path("/home/rita/.rbee/current").is_symlink()
+    lab.workstation.all_gone(20, *PROGRAMS)
+
+
 def test_twenty_starts_and_stops_leave_nothing(cluster: Lab) -> None:
     keeper(cluster.blep, "infer", "--node", "mac", "--max-tokens", "1", "hello")
     before = cluster.mac.snapshot(), cluster.blep.snapshot()
