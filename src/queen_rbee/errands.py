@@ -15,7 +15,7 @@ from queen_rbee.silence import break_silence
 from rbee_shared import sse
 from rbee_shared.contracts.nodes import NodeOutcome
 from rbee_shared.error_groups import first_error
-from rbee_shared.errors import CancelledTaskError, InternalError, RbeeError
+from rbee_shared.errors import CancelledTaskError, InternalError, RbeeError, ShuttingDownError
 from rbee_shared.event_log import EventLog
 from rbee_shared.narration import Narration, Narrator, Sink, correlation_id
 
@@ -57,10 +57,16 @@ class Errand:
         self.scope.cancel()
 
     def end(self, outcome: NodeOutcome) -> None:
+        """The first end counts."""
+        if self.is_finished:
+            return
         self.outcome = outcome
         self._finish("end", outcome.model_dump(mode="json"))
 
     def fail(self, error: RbeeError) -> None:
+        """The first end counts."""
+        if self.is_finished:
+            return
         self.error = error
         self._finish("error", error.body())
 
@@ -82,13 +88,27 @@ class Errands:
         self._silence_s = silence_s
         self._group = group
         self._running: set[Errand] = set()
+        self._is_closed = False
 
     def begin(self, work: Callable[[Errand], Awaitable[NodeOutcome]]) -> Errand:
-        """Start on it."""
+        """Start on it.
+
+        Raises:
+            ShuttingDownError: the queen is on her way out.
+        """
+        if self._is_closed:
+            raise ShuttingDownError("the queen is shutting down")
         errand = Errand(correlation_id.get(), self._publish)
         self._running.add(errand)
         self._group.start_soon(self._run, errand, work)
         return errand
+
+    def close(self) -> None:
+        """Shutting down: take nothing new, end what is under way."""
+        self._is_closed = True
+        for errand in list(self._running):
+            errand.fail(ShuttingDownError("the queen shut down before it was done"))
+            errand.scope.cancel()
 
     def any_running(self) -> bool:
         return bool(self._running)

@@ -98,7 +98,10 @@ class NodeActions:
         """Stop its hive, and forget the node and its host key. What is installed there stays: `uninstall` first."""
         node = await self.directory.get(name)
         view = await self._outcome(node.name)
-        await self._stopped(node, errand)
+        try:
+            await self._stopped(node, errand)
+        except RbeeError as error:
+            _say(errand, node, f"its hive cannot be stopped ({error.message}); without a queen it goes by its lease")
         await self.catalog.remove(node.name)
         await anyio.to_thread.run_sync(self.dialler.host_keys.forget, node.address, node.port)
         return view

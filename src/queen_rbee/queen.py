@@ -41,6 +41,7 @@ async def shut_down(services: Services) -> None:
     services.holds.leave()
     with anyio.move_on_after(daemon.clocks.queen_drain_s):
         services.dispatcher.abandon_waiting()
+        services.errands.close()
         if services.hives.all():
             narrator.tell("stop_hives", "shutting down hives", cute="🌙")
         await services.lifecycle.stop_all(cascade=daemon.stopping.cascade)
