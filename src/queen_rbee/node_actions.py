@@ -257,12 +257,13 @@ class NodeActions:
 
     @asynccontextmanager
     async def _noted(self, node: Node) -> AsyncGenerator[None]:
-        """What goes wrong is kept with the node."""
+        """What goes wrong is kept with the node, until something goes well."""
         try:
             yield
         except RbeeError as error:
             await self.catalog.note_failure(node.name, error)
             raise
+        await self.catalog.note_success(node.name)
 
     async def _outcome(self, name: str, **facts: Any) -> NodeOutcome:
         return NodeOutcome(node=await self.views.one(name), facts=facts)

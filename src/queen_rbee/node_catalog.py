@@ -139,6 +139,10 @@ class NodeCatalog:
         fault = NodeFault(code=error.code, message=error.message, hint=error.hint, at_ms=time.time_ns() // 1_000_000)
         await self._set(name, "last_error", fault.model_dump_json())
 
+    async def note_success(self, name: str) -> None:
+        """The node could be used again."""
+        await self._set(name, "last_error", None)
+
     async def note_version(self, name: str, version: str | None) -> None:
         await self._set(name, "version", version)
 
