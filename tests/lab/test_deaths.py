@@ -3,6 +3,7 @@
 Each death once, at real clocks. The bounds are those of the leases and drains, with room for a busy machine.
 """
 
+import json
 import re
 import signal
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from tests.support.cluster import wait_until
 from tests.support.lab import Lab
-from tests.support.lab_cluster import PROGRAMS, keeper, standing_queen
+from tests.support.lab_cluster import PROGRAMS, TOKEN, keeper, rows, standing_queen
 from tests.support.lab_host import Host
 from tests.support.lab_machine import OnHost
 from tests.support.models import endless_model
@@ -107,6 +108,50 @@ def test_a_node_that_reboots_is_welcomed_again(cluster: Lab, streaming: OnHost) 
     assert streaming.wait(90) != 0
     again = keeper(cluster.blep, "infer", "--node", "mac", "--max-tokens", "5", "hello")
     assert again.stdout.strip()
+
+
+def test_a_node_that_returns_is_known_under_a_new_number_and_takes_no_order_of_an_older_one(cluster: Lab) -> None:
+    with standing_queen(cluster):
+        keeper(cluster.blep, "node", "start", "mac")
+        first = _epoch(cluster)
+        cluster.mac.reboot()
+        wait_until(lambda: "offline" in keeper(cluster.blep, "node", "show", "mac").stdout, 60, "she has noticed")
+        keeper(cluster.blep, "node", "start", "mac")
+        assert _epoch(cluster) > first
+        assert _order(cluster, first) == (409, "STALE_EPOCH")
+        assert _order(cluster, _epoch(cluster)) == (200, "")
+
+
+_ORDER = """
+import json, sys, urllib.error, urllib.request
+request = urllib.request.Request("http://127.0.0.1:9200/v1/workers/stop-all", data=b"", method="POST")
+request.add_header("Authorization", "Bearer " + sys.argv[1])
+request.add_header("X-Rbee-Epoch", sys.argv[2])
+try:
+    print(json.dumps([urllib.request.urlopen(request).status, ""]))
+except urllib.error.HTTPError as error:
+    print(json.dumps([error.code, json.load(error)["error"]["code"]]))
+"""
+
+
+def _order(lab: Lab, epoch: int) -> tuple[int, str]:
+    """Status and error code of an order to mac's hive under that number."""
+    status, code = json.loads(lab.mac.run(["python3", "-c", _ORDER, TOKEN.strip(), str(epoch)]).stdout)
+    return int(status), str(code)
+
+
+def _epoch(lab: Lab) -> int:
+    """The last number that the queen has given."""
+    ((epoch,),) = rows(lab.blep, "SELECT max(epoch) FROM epochs", "/root/.rbee/queen.db")
+    return int(epoch)
+
+
+def test_two_hives_never_share_a_home(cluster: Lab) -> None:
+    with standing_queen(cluster):
+        keeper(cluster.blep, "node", "start", "mac")
+        second = cluster.mac.run(["/root/.rbee/current/bin/rbee-hive", "daemon", "--port", "9300"], check=False)
+        assert second.status == 1
+        assert "HIVE_OWNED" in second.stderr
 
 
 def test_a_connection_that_is_cut_in_mid_answer_loses_no_token(cluster: Lab, tmp_path: Path) -> None:
