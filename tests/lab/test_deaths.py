@@ -115,7 +115,7 @@ def test_a_node_that_returns_is_known_under_a_new_number_and_takes_no_order_of_a
         keeper(cluster.blep, "node", "start", "mac")
         first = _epoch(cluster)
         cluster.mac.reboot()
-        wait_until(lambda: "offline" in keeper(cluster.blep, "node", "show", "mac").stdout, 60, "she has noticed")
+        wait_until(lambda: "asleep" in keeper(cluster.blep, "node", "show", "mac").stdout, 60, "she has noticed")
         keeper(cluster.blep, "node", "start", "mac")
         assert _epoch(cluster) > first
         assert _order(cluster, first) == (409, "STALE_EPOCH")
