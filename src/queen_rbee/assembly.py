@@ -2,18 +2,12 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
-import aiohttp
 import anyio
-import httpx2
-from anyio.abc import TaskGroup
 
 from queen_rbee.callbacks import Callbacks
 from queen_rbee.dispatcher import Dispatcher
 from queen_rbee.errands import Errands
-from queen_rbee.hive_arrival import HiveArrival
 from queen_rbee.hive_contacts import HiveContacts
 from queen_rbee.hive_lifecycle import HiveLifecycle
 from queen_rbee.hive_registry import HiveRegistry
@@ -22,51 +16,26 @@ from queen_rbee.holds import Holds
 from queen_rbee.identity import Identity
 from queen_rbee.idle_reaper import reap_idle_workers
 from queen_rbee.matchmaker import Matchmaker
-from queen_rbee.node_actions import NodeActions
 from queen_rbee.node_catalog import NodeCatalog
-from queen_rbee.node_update import NodeUpdate
 from queen_rbee.node_views import NodeViews
-from queen_rbee.nodes.directory import NodeDirectory
-from queen_rbee.nodes.http_waker import HttpWaker
-from queen_rbee.nodes.link import Links
-from queen_rbee.nodes.local_waker import LocalWaker
-from queen_rbee.nodes.preparation import Preparation
-from queen_rbee.nodes.remote_start import RemoteStart
-from queen_rbee.nodes.ssh_waker import SshWaker
-from queen_rbee.nodes.waker import Waker
+from queen_rbee.outside import Outside
 from queen_rbee.pool_proxy import PoolProxy
 from queen_rbee.provision_feed import ProvisionFeed
 from queen_rbee.reach import Callback
 from queen_rbee.relay import Relay, token_client
 from queen_rbee.services import Services
 from queen_rbee.settings import QueenSettings
-from queen_rbee.ssh.dialling import Dialler
-from queen_rbee.ssh.host_keys import HostKeys
 from queen_rbee.supplies import Supplies
 from queen_rbee.task_registry import TaskRegistry
 from queen_rbee.voices import Voices
+from queen_rbee.ways import Ways
 from queen_rbee.worker_client import WorkerClient
 from queen_rbee.worker_starter import WorkerStarter
 from rbee_shared.clocks import boot_time_s
-from rbee_shared.contracts.nodes import Transport
 from rbee_shared.daemon import Daemon
 from rbee_shared.http_client import http_client
 from rbee_shared.narration import Narrator
 from rbee_shared.sqlite import Quarantined
-
-
-@dataclass(frozen=True)
-class _Outside:
-    """What her parts are built on, already open."""
-
-    daemon: Daemon
-    settings: QueenSettings
-    identity: Identity
-    catalog: NodeCatalog
-    callbacks: Callbacks
-    client: httpx2.AsyncClient
-    session: aiohttp.ClientSession
-    group: TaskGroup
 
 
 @asynccontextmanager
@@ -85,7 +54,7 @@ async def assembled(daemon: Daemon, settings: QueenSettings, token: str, url: st
         anyio.create_task_group() as group,
     ):
         identity = Identity(url, token, await catalog.queen_id())
-        services = _assemble(_Outside(daemon, settings, identity, catalog, callbacks, client, session, group))
+        services = _assemble(Outside(daemon, settings, identity, catalog, callbacks, client, session, group))
 
         def is_working() -> bool:
             return services.tasks.any_unfinished() or services.errands.any_running()
@@ -101,7 +70,7 @@ async def assembled(daemon: Daemon, settings: QueenSettings, token: str, url: st
         group.cancel_scope.cancel()
 
 
-def _assemble(outside: _Outside) -> Services:
+def _assemble(outside: Outside) -> Services:
     daemon, settings, group = outside.daemon, outside.settings, outside.group
     clocks, publish = daemon.clocks, daemon.hub.publish
     hives = HiveRegistry(boot_time_s)
@@ -131,7 +100,7 @@ def _assemble(outside: _Outside) -> Services:
         narrator=narrator,
         group=group,
     )
-    ways = _Ways(outside, contacts, voices, narrator)
+    ways = Ways(outside, contacts, voices, narrator)
     lifecycle = HiveLifecycle(
         clocks=clocks,
         directory=ways.directory,
@@ -176,68 +145,3 @@ def _assemble(outside: _Outside) -> Services:
         lifecycle=lifecycle,
         narrator=narrator,
     )
-
-
-class _Ways:
-    """The ways to nodes."""
-
-    def __init__(self, outside: _Outside, contacts: HiveContacts, voices: Voices, narrator: Narrator) -> None:
-        daemon, clocks = outside.daemon, outside.daemon.clocks
-        ssh = Path.home() / ".ssh"
-        self._outside = outside
-        self._contacts = contacts
-        self._hear = voices.hear
-        self._arrival = HiveArrival(clocks, contacts)
-        self._dialler = Dialler(
-            host_keys=HostKeys(ours=daemon.home.root / "known_hosts", theirs=ssh / "known_hosts"),
-            config=ssh / "config",
-            connect_s=clocks.ssh_connect_s,
-            login_s=clocks.ssh_login_s,
-            keepalive_s=clocks.ssh_keepalive_s,
-        )
-        self._links = Links(self._dialler, outside.callbacks, clocks, narrator, outside.group)
-        self._preparation = Preparation(daemon.home, outside.identity.token, outside.settings.wheels_dir)
-        self.directory = NodeDirectory(outside.catalog, ssh / "config")
-
-    def wakers(self) -> dict[Transport, Waker]:
-        """For each kind of node the one that knows how to wake its hive."""
-        daemon, group = self._outside.daemon, self._outside.group
-        local = LocalWaker(
-            home=daemon.home,
-            clocks=daemon.clocks,
-            identity=self._outside.identity,
-            arrival=self._arrival,
-            port=self._outside.settings.hive_port,
-            hear=self._hear,
-            stopping=self._is_stopping,
-            group=group,
-        )
-        start = RemoteStart(
-            clocks=daemon.clocks,
-            identity=self._outside.identity,
-            arrival=self._arrival,
-            links=self._links,
-            hear=self._hear,
-            stopping=self._is_stopping,
-            group=group,
-        )
-        remote = (self._links, self._outside.callbacks, self._preparation, start, self._arrival)
-        return {"local": local, "ssh": SshWaker(*remote), "http": HttpWaker(*remote)}
-
-    def actions(self, lifecycle: HiveLifecycle, views: NodeViews) -> NodeActions:
-        """What people have done about nodes."""
-        catalog = self._outside.catalog
-        return NodeActions(
-            catalog=catalog,
-            directory=self.directory,
-            dialler=self._dialler,
-            links=self._links,
-            preparation=self._preparation,
-            updating=NodeUpdate(catalog, self._preparation, self._contacts, lifecycle),
-            arrival=self._arrival,
-            lifecycle=lifecycle,
-            views=views,
-        )
-
-    def _is_stopping(self) -> bool:
-        return self._outside.daemon.stopping.is_requested
