@@ -162,7 +162,7 @@ class NodeActions:
             else:
                 installed = assessment.verdict.installed
         await self.catalog.note_version(node.name, installed.version)
-        return await self._outcome(node.name, installed=installed.model_dump())
+        return await self._outcome(node.name, **installed.model_dump(include={"version", "python", "id"}))
 
     async def update(self, name: str, action: NodeAction, errand: Errand) -> NodeOutcome:
         """Bring it to this queen's own version."""
@@ -187,7 +187,7 @@ class NodeActions:
             )
         _say(errand, node, f"rbee is removed, {format_bytes(removed.freed_bytes)} are free again")
         await self.catalog.note_version(node.name, None)
-        return await self._outcome(node.name, removed=removed.model_dump())
+        return await self._outcome(node.name, freed_bytes=removed.freed_bytes, left=", ".join(removed.left))
 
     async def wheelhouse(self, name: str, errand: Errand) -> NodeOutcome:
         """Pack all libraries that this node needs, for one that reaches no package index."""
