@@ -176,7 +176,7 @@ async def test_the_token_stands_neither_in_a_command_line_nor_in_an_environment(
 
     node.hear = look
     await node.install(await parcel())
-    assert len(seen) > 100
+    assert any(b"sys.stdin.buffer.read" in process for process in seen), "the installer was looked at"
     assert not any(TOKEN.encode() in process for process in seen)
     assert not any(TOKEN in command for command in node.shell.commands)
 
