@@ -55,16 +55,14 @@ async def proof(before: Before, clocks: Clocks, narrator: Narrator, device_free:
 async def look_behind(worker_id: str, pid: int, clocks: Clocks, narrator: Narrator) -> None:
     """Look for what a worker left behind that died by itself: it is given `memory_back_s` to go, then named.
 
-    Returns after a second look, `memory_poll_s` after the first, where there is nothing.
+    Returns at once where there is nothing.
     """
     began_s = anyio.current_time()
-    looks = 0
-    while (holders := await anyio.to_thread.run_sync(left_behind, worker_id, pid)) or looks == 0:
-        if holders and anyio.current_time() - began_s > clocks.memory_back_s:
+    while holders := await anyio.to_thread.run_sync(left_behind, worker_id, pid):
+        if anyio.current_time() - began_s > clocks.memory_back_s:
             error = _still_held(worker_id, holders)
             _say_held(narrator, worker_id, error, error.message)
             return
-        looks += 1  # one look misses a process that is just being made: until its program runs it shows no environment
         await anyio.sleep(clocks.memory_poll_s)
 
 

@@ -195,7 +195,7 @@ from tests.support.peak_memory import most_memory_bytes
 from tests.support.template_attacks import BORNE, REFUSED
 outcomes = {}
 for name, source in {**REFUSED, **BORNE}.items():
-    began = time.monotonic()
+    began = time.process_time()
     meter = Meter(time.monotonic, 0.3)
     try:
         variables = {"messages": [{"role": "user", "content": "hi"}], "x": "abc"}
@@ -203,7 +203,7 @@ for name, source in {**REFUSED, **BORNE}.items():
         outcome = ""
     except (TooMuchError, *RENDER_ERRORS, *COMPILE_ERRORS) as error:
         outcome = type(error).__name__
-    outcomes[name] = [outcome, time.monotonic() - began]
+    outcomes[name] = [outcome, time.process_time() - began]
 print(json.dumps([outcomes, most_memory_bytes()]))
 """
 
@@ -228,7 +228,7 @@ def test_an_attack_is_refused(attacked: tuple[dict[str, tuple[str, float]], int]
 
     assert error
     assert error != "MemoryError"
-    assert took_s < 60, "it hangs"
+    assert took_s < 3
 
 
 @pytest.mark.parametrize("name", BORNE)
@@ -238,7 +238,7 @@ def test_what_costs_much_and_does_no_harm_is_borne(
     error, took_s = attacked[0][name]
 
     assert error in {"", "TooMuchError"}, "of time, on a slow machine"
-    assert took_s < 60, "it hangs"
+    assert took_s < 3
 
 
 def test_attacks_take_little_memory(attacked: tuple[dict[str, tuple[str, float]], int]) -> None:

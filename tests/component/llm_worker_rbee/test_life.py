@@ -10,6 +10,7 @@ from pathlib import Path
 
 import anyio
 import httpx2
+import psutil
 import pytest
 from tests.support.fake_hive import fake_hive
 from tests.support.models import truncated_model
@@ -62,6 +63,20 @@ async def test_the_start_in_words_and_order(tmp_path: Path) -> None:
         "llm-worker: exiting",
     ]
     assert worker.narrated[1].human.startswith("initialized CPU device ")
+
+
+async def test_it_takes_little_work_to_be_ready(tmp_path: Path) -> None:
+    """In processor time, which others on this machine do not stretch; `scripts/bench` measures the waiting."""
+    least_s = float("inf")
+    for number in range(3):
+        home = tmp_path / str(number)
+        home.mkdir()
+        async with worker_process(home) as worker:
+            await worker.until_ready()
+            used = psutil.Process(worker.child.pid).cpu_times()
+            least_s = min(least_s, used.user + used.system)
+
+    assert least_s < 1.2
 
 
 async def test_it_reports_to_its_hive(tmp_path: Path) -> None:

@@ -378,7 +378,8 @@ async def test_ctrl_c_while_a_worker_loads_stops_that_worker(cli: HiveCli) -> No
         assert process.stderr is not None
         line = await in_thread(process.stderr.readline)
         assert line.startswith(b"hive: still waiting for the worker to be ready")
-        await waits.wait()
+        with anyio.fail_after(60):
+            await waits.wait()
 
         process.send_signal(signal.SIGINT)
         _, err = await in_thread(lambda: process.communicate(timeout=60))

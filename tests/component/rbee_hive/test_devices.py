@@ -241,10 +241,13 @@ def test_a_card_that_hangs_delays_nobody_beyond_the_bound_and_takes_no_threads(d
 
         again = [here.look(5)["took_s"] for _ in range(5)] + [here.ask("loads")["took_s"] for _ in range(20)]
         assert max(again) < _ANSWER_S / 2  # it is known by now to hang: nobody waits for it any more
-        threads = process.num_threads()
-        for _ in range(20):
-            here.look(5)
-        assert process.num_threads() < threads + 20  # one left behind by each time the card is looked at were a hundred
+
+        def most_threads() -> int:
+            """Of the looks one after another: those that rest between two looks come and go."""
+            return max((here.look(5), process.num_threads())[1] for _ in range(20))
+
+        threads = most_threads()
+        assert most_threads() <= threads + 3
         assert [load["id"] for load in here.ask("loads")["loads"]] == ["cpu", "gpu0", "gpu2"]
 
         assert here.end() == 0  # a thread that hangs does not keep the process

@@ -5,7 +5,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Collection, Generator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -254,15 +254,15 @@ async def test_a_worker_that_the_kernel_ended_for_lack_of_memory_is_told_so_and_
 # what the dead leave behind
 
 
-async def _left_behind(hive: LiveHive, pid: int) -> int:
-    """The process that the worker of that pid leaves as it dies."""
+async def _left_behind(hive: LiveHive, pid: int, *, known: Collection[int] = ()) -> int:
+    """The process that the worker of that pid leaves as it dies; not one of the `known`."""
     os.kill(pid, signal.SIGUSR1)
     with anyio.fail_after(10):
         while True:
             for process in psutil.process_iter():
                 with suppress(psutil.Error):
                     marked = process.environ().get("RBEE_TEST_MISBEHAVIOUR") and process.environ().get("RBEE_WORKER_ID")
-                    if marked and process.pid != pid and process.environ()["RBEE_HOME"] == str(hive.home):
+                    if marked and process.pid not in {pid, *known} and process.environ()["RBEE_HOME"] == str(hive.home):
                         return process.pid
             await anyio.sleep(0.01)
 
@@ -311,6 +311,25 @@ async def test_what_goes_within_the_time_is_waited_for_and_not_worth_a_word(tmp_
 
         await _until(hive, record["id"], _is("idle", 1))
         assert await _said(hive, "memory_not_released", starts=2) == []
+
+
+async def test_when_it_ended_is_known_while_what_it_left_is_still_looked_at(tmp_path: Path) -> None:
+    env = _misbehaving("leaves", RBEE_CLOCK_MEMORY_BACK_S="2", **_AT_ONCE)
+    holders: list[int] = []
+    async with operators_hive(tmp_path / "home", env=env) as hive:
+        record = await _idle_record(hive)
+        try:
+            for restarts in (1, 2, 3):
+                holders.append(await _left_behind(hive, record["pid"], known=holders))
+                record = await _until(hive, record["id"], _is("idle", restarts))
+            holders.append(await _left_behind(hive, record["pid"], known=holders))
+
+            failed = await _until(hive, record["id"], _is("failed", 3))
+
+            assert failed["ended_at"] > failed["started_at"]
+        finally:
+            for holder in holders:
+                os.kill(holder, signal.SIGKILL)
 
 
 async def test_a_stop_ends_the_wait_for_what_was_left_behind(tmp_path: Path) -> None:

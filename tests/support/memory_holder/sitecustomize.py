@@ -16,6 +16,7 @@ _HELD_S = 60
 def _leave_a_holder() -> None:
     holds, told = os.pipe()
     if os.fork() > 0:
+        os.close(told)
         os.read(holds, 1)  # in the group of the dead it would be killed with them
         return
     os.setsid()

@@ -44,6 +44,7 @@ def _leave_somebody(*_: object) -> None:
         os.write(has_left, b".")
         time.sleep(_LONG_S)
         os._exit(0)
+    os.close(has_left)
     os.read(left, 1)  # in the group of the dead it would be killed with them
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -89,11 +89,11 @@ def test_thousands_of_control_texts_and_a_text_like_them_let_other_threads_run(t
     controls = ControlTexts([f"<unused{number}>" for number in range(6000)])
     turns = 0
     searching = threading.Thread(target=lambda: list(controls.spans(text)))
-    began_s = time.monotonic()
+    began_s = time.process_time()
     searching.start()
     while searching.is_alive():
         turns += 1
         time.sleep(0.001)
 
     assert turns > 3
-    assert time.monotonic() - began_s < 60, "it hangs"
+    assert time.process_time() - began_s < 5
