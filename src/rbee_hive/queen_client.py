@@ -130,15 +130,13 @@ class QueenLink:
             await self._pause()
 
     async def watch_connection(self) -> None:
-        """Take no new work from the moment the queen's connection is gone until she is back; runs until cancelled."""
-        seen = 0
-        while True:
-            seen = await self._daemon.hangups.beyond(seen)
-            if self.ownership.cut_off or self.lease.seconds is None:
-                continue
-            self.ownership = replace(self.ownership, cut_off=True)
-            text = "the connection to the queen is gone: no new work, what runs goes on; she has {:.0f} s to come back"
-            self._narrator.tell("cut_off", text.format(self.lease.remaining_s()), cute="✂️", level="warning")
+        """Take no new work from the moment the queen's connection is gone until she is back."""
+        await self._daemon.hung_up.wait()
+        if self.lease.seconds is None:
+            return
+        self.ownership = replace(self.ownership, cut_off=True)
+        text = "the connection to the queen is gone: no new work, what runs goes on; she has {:.0f} s to come back"
+        self._narrator.tell("cut_off", text.format(self.lease.remaining_s()), cute="✂️", level="warning")
 
     async def watch_lease(self, give_up_workers: Callable[[str | None], Awaitable[None]]) -> None:
         """Act when the lease has run out: end the hive, or (standalone) the workers that this queen ordered."""

@@ -110,7 +110,7 @@ class Services:
         return self.provisions.start(partial(self._fetch_model, order), *key)
 
     async def provision_build(self, order: WorkerProvisionRequest) -> Provision:
-        """Have a worker build of that kind, or the one that computes for declared devices of it; done if it is there."""
+        """Have a worker build of that kind, or the one that computes for declared devices of it."""
         order = order.model_copy(update={"kind": self._computing(order.bare_kind)})
         key = ("build", order.bare_kind, "anew" if order.rebuild else "")
         if not order.rebuild and (row := await self.builds.find(order.bare_kind)) is not None:

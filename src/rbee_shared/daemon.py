@@ -2,21 +2,19 @@
 
 Signals, the parent's end-of-file, a lease and `POST /shutdown` all do the same thing: they call `Stopping.request`.
 What follows (which streams end first, who is told) is the daemon's own body. With a parent at the far end of a
-connection, end-of-file and SIGHUP end nothing: they are counted in `Hangups`, and the body decides.
+connection, end-of-file ends nothing: it sets `hung_up`, and the body decides.
 
 What a program has imported is no garbage: looking for some in it takes a tenth of a start and a quarter of a second of
 every exit. So `main` of each program turns the collector off before it imports, and `run_daemon` sets what is there
 aside, at the beginning and again at the end.
 """
 
-import asyncio
 import gc
 import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import anyio
@@ -70,28 +68,13 @@ class Stopping:
         return self.requested.is_set()
 
 
-class Hangups:
-    """News that the connection to a parent elsewhere is gone, counted: it may come before anybody waits, and twice."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._news = anyio.Event()
-
-    def add(self) -> None:
-        self._count += 1
-        self._news.set()
-        self._news = anyio.Event()
-
-    async def beyond(self, seen: int) -> int:
-        """Wait until there were more than `seen`; how many there were by then."""
-        while self._count <= seen:
-            await self._news.wait()
-        return self._count
-
-
 @dataclass(frozen=True)
 class Daemon:
-    """What every daemon has from its start. `handshake`: what its parent has told it, if it has one."""
+    """What every daemon has from its start.
+
+    `handshake`: what its parent has told it, if it has one. `hung_up`: the connection that it was started through is
+    gone.
+    """
 
     program: str
     home: Home
@@ -100,7 +83,7 @@ class Daemon:
     handshake: Handshake | None
     stopping: Stopping
     parent: Parent | None
-    hangups: Hangups = field(default_factory=Hangups)
+    hung_up: anyio.Event = field(default_factory=anyio.Event)
     instance: str = field(default_factory=new_instance_id)
 
 
@@ -115,7 +98,7 @@ def run_daemon(
     """Run `body` until it returns; its exit status. Errors are told to the parent, or printed for the operator."""
     _fill_standard_descriptors()
     if parent is Parent.SSH:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it is listened for
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # by the kernel: end-of-file tells the same, and only once
     os.umask(_PRIVATE_UMASK)
     hub = NarrationHub(has_parent=parent is not None)
     try:
@@ -162,28 +145,16 @@ def _prepare(program: str, *, logs_to_stderr: bool) -> tuple[Home, Clocks]:
 
 async def _guarded(daemon: Daemon, body: Callable[[Daemon], Awaitable[None]]) -> None:
     async with anyio.create_task_group() as group:
-        with _counted(daemon.hangups) if daemon.parent is Parent.SSH else nullcontext():
-            await group.start(_watch_signals, daemon)
-            if daemon.handshake is not None:
-                group.start_soon(_watch_parent, daemon, daemon.handshake)
-            await body(daemon)
-            group.cancel_scope.cancel()
-
-
-@contextmanager
-def _counted(hangups: Hangups) -> Generator[None]:
-    """SIGHUP is news. Not by the loop's own handlers: between them and whatever follows one would end the process."""
-    loop = asyncio.get_running_loop()
-    signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(hangups.add))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        await group.start(_watch_signals, daemon)
+        if daemon.handshake is not None:
+            group.start_soon(_watch_parent, daemon, daemon.handshake)
+        await body(daemon)
+        group.cancel_scope.cancel()
 
 
 async def _watch_signals(daemon: Daemon, *, task_status: TaskStatus[None]) -> None:
     watched = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # `nohup` has it ignored
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # `nohup` has it ignored, as we do over SSH
         watched.append(signal.SIGHUP)
     with anyio.open_signal_receiver(*watched) as signals:
         task_status.started()
@@ -201,7 +172,7 @@ async def _watch_parent(daemon: Daemon, handshake: Handshake) -> None:
     """An ephemeral queen's spawner holds her only like any other keeper: her holds decide, not this pipe."""
     if daemon.parent is Parent.SSH:
         await end_of_file(0)
-        daemon.hangups.add()
+        daemon.hung_up.set()
     elif handshake.ephemeral:
         return
     elif not handshake.parent_alive:

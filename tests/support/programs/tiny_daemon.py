@@ -26,20 +26,18 @@ async def serves(daemon: Daemon) -> None:
     Narrator("hive", daemon.hub.publish).tell("down", f"stopping {how}: {daemon.stopping.reason}")
 
 
-async def counts(daemon: Daemon) -> None:
-    """Tells of every hangup."""
+async def outlives(daemon: Daemon) -> None:
+    """Tells of the end of its parent's connection, and goes on until it is asked to end."""
     _up(daemon)
-    narrator, seen = Narrator("hive", daemon.hub.publish), 0
     async with anyio.create_task_group() as group:
-        group.start_soon(_end_when_asked, daemon, group.cancel_scope)
-        while True:
-            seen = await daemon.hangups.beyond(seen)
-            narrator.tell("hangup", f"hung up {seen} times")
+        group.start_soon(_tell_of_the_end, daemon)
+        await daemon.stopping.requested.wait()
+        group.cancel_scope.cancel()
 
 
-async def _end_when_asked(daemon: Daemon, scope: anyio.CancelScope) -> None:
-    await daemon.stopping.requested.wait()
-    scope.cancel()
+async def _tell_of_the_end(daemon: Daemon) -> None:
+    await daemon.hung_up.wait()
+    Narrator("hive", daemon.hub.publish).tell("hung_up", "hung up")
 
 
 async def clings(daemon: Daemon) -> None:
@@ -74,7 +72,7 @@ async def ends(_: Daemon) -> None:
 
 
 _BODIES: dict[str, Callable[[Daemon], Awaitable[None]]] = {
-    each.__name__: each for each in (serves, counts, clings, blocks, refuses, breaks, ends)
+    each.__name__: each for each in (serves, outlives, clings, blocks, refuses, breaks, ends)
 }
 
 if __name__ == "__main__":
