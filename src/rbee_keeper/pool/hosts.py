@@ -16,6 +16,7 @@ import anyio.abc
 from rbee_keeper import exit_codes
 from rbee_keeper.errand import Need, is_about_the_queen
 from rbee_keeper.nodes.views import NodeTexts, failed_last, is_asleep
+from rbee_keeper.pool.hints import from_here
 from rbee_keeper.pool.hive import Hive
 from rbee_keeper.render import Screen
 from rbee_keeper.voice import Voice
@@ -146,6 +147,7 @@ class _Round:
         try:
             self._answers[name] = await self._answer_of(hive)
         except RbeeError as error:
+            error.hint = from_here(error.hint, name)
             self._errors[name] = error
 
     async def _answer_of(self, hive: Hive) -> Answer:

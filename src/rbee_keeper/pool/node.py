@@ -8,6 +8,7 @@ from typing import Any
 from rbee_keeper import exit_codes
 from rbee_keeper.nodes.actions import Action, text_of
 from rbee_keeper.nodes.views import NodeTexts
+from rbee_keeper.pool.hints import from_here
 from rbee_keeper.pool.hive import Hive
 from rbee_keeper.pool.hosts import Answer
 from rbee_keeper.pool.models import Ask
@@ -112,7 +113,7 @@ def _self_test(found: SelfTest, node: str, width: int) -> str:
         f"Disk: {format_bytes(found.disk.free_bytes)} free in {found.disk.models_dir}",
         width=width,
     )
-    faults = [line for test in found.devices if test.error is not None for line in _fault(test.id, test.error)]
+    faults = [line for test in found.devices if test.error is not None for line in _fault(test.id, test.error, node)]
     faults += [printable_line(f"disk: {found.disk.error}")] if found.disk.error else []
     verdict = f"{node} computes" if found.ok else f"{node} has failed its test"
     return "\n".join([table, *faults, verdict])
@@ -123,6 +124,7 @@ def _device_cells(test: DeviceTest) -> tuple[str, ...]:
     return (test.id, test.backend, test.build or "-", "ok" if test.ok else "failed", took)
 
 
-def _fault(device: str, body: Mapping[str, Any]) -> list[str]:
+def _fault(device: str, body: Mapping[str, Any], node: str) -> list[str]:
     error = error_from_body(body)
-    return [printable_line(f"{device}: {error.message} ({error.code})"), f"  next: {printable_line(error.hint)}"]
+    hint = from_here(error.hint, node)
+    return [printable_line(f"{device}: {error.message} ({error.code})"), f"  next: {printable_line(hint)}"]

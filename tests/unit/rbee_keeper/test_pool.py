@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbee_keeper.commands.options import node_name
+from rbee_keeper.pool.hints import from_here
 from rbee_keeper.pool.hosts import asleep, hosts_named, no_answer
 from rbee_keeper.wire_forms import fields_of, order_of, read_as
 from rbee_shared.contracts.hives import WorkerFarewell
@@ -34,6 +35,41 @@ def test_no_name_can_leave_its_place_in_a_url_or_steer_a_terminal(text: str) -> 
     assert name == text
     assert 0 < len(name) <= 255
     assert not {part for part in name if part in "/\x7f\u202e\u2028" or part.isspace() or ord(part) < 32}
+
+
+@pytest.mark.parametrize(
+    ("hint", "said"),
+    [
+        ("Make it: rbee-hive builds make cpu", "Make it: rbee-keeper pool builds make cpu --host mac"),
+        (
+            "Stop it first: `rbee-hive worker list` shows which one.",
+            "Stop it first: `rbee-keeper pool worker list --host mac` shows which one.",
+        ),
+        (
+            "Delete it, or forget it: rbee-hive models unregister hf:A/b.gguf.",
+            "Delete it, or forget it: rbee-keeper pool models unregister hf:A/b.gguf --host mac.",
+        ),
+        (
+            "Unpin it first: rbee-hive models unpin file:/m/a b",
+            "Unpin it first: rbee-hive models unpin file:/m/a b (typed on mac)",
+        ),
+        ("Its log is logs/rbee-hive.log; the rbee-hive there", "Its log is logs/rbee-hive.log; the rbee-hive there"),
+        ("Wait, then try again.", "Wait, then try again."),
+    ],
+)
+def test_a_hives_advice_is_given_in_the_words_of_who_is_elsewhere(hint: str, said: str) -> None:
+    assert from_here(hint, "mac") == said
+
+
+def test_the_advice_quotes_a_nodes_name() -> None:
+    assert from_here("Make it: rbee-hive builds make cpu", "a;b") == (
+        "Make it: rbee-keeper pool builds make cpu --host 'a;b'"
+    )
+
+
+@given(st.text(max_size=200))
+def test_any_advice_can_be_given(text: str) -> None:
+    assert "rbee-hive" in text or from_here(text, "mac") == text
 
 
 @pytest.mark.parametrize(
