@@ -22,8 +22,9 @@ from rbee_hive.settings import HiveSettings
 from rbee_shared.auth import read_or_make_token, read_token
 from rbee_shared.daemon import Daemon
 from rbee_shared.errors import HiveOwnedError, PortInUseError
+from rbee_shared.file_lock import try_lock
 from rbee_shared.narration import Narrator, correlation_id
-from rbee_shared.run_file import read_run_file, run_file, try_lock
+from rbee_shared.run_file import read_run_file, run_file
 from rbee_shared.server import bind, url_of
 from rbee_shared.settings import load_settings
 

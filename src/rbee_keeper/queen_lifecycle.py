@@ -21,9 +21,9 @@ from rbee_keeper.queen_finder import FoundQueen, find_queen, until_gone
 from rbee_keeper.render import Screen
 from rbee_keeper.settings import KeeperSettings
 from rbee_shared.errors import QueenLostError, RbeeError, ShuttingDownError
+from rbee_shared.file_lock import try_lock
 from rbee_shared.narration import Narration, correlation_id
 from rbee_shared.queen_api import Hold
-from rbee_shared.run_file import try_lock
 from rbee_shared.units import format_seconds
 from rbee_shared.version import __version__
 

@@ -4,7 +4,6 @@ A file is believed only while the very process that wrote it runs, known by pid 
 its file behind, and pids are reused. Whoever is about to talk to that daemon also compares its `instance`.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Generator
@@ -64,14 +63,3 @@ def run_file(path: Path, *, url: str, instance: str) -> Generator[None]:
     finally:
         if (current := read_run_file(path)) is None or current.instance == instance:
             path.unlink(missing_ok=True)
-
-
-def try_lock(path: Path) -> int | None:
-    """Take the lock without waiting: a descriptor to close with `os.close`, or None when another process has it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE_FILE)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor

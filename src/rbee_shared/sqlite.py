@@ -4,7 +4,6 @@ Guarantees: a damaged file is moved aside and said aloud, never deleted and neve
 refused and left as it is; any number of processes may open the same file at once.
 """
 
-import fcntl
 import os
 import sqlite3
 import time
@@ -21,6 +20,7 @@ import anyio.to_thread
 from typing_extensions import override
 
 from rbee_shared.errors import DiskFullError, InternalError, NotSupportedError, RbeeError, RequestTimeoutError
+from rbee_shared.file_lock import locked
 
 _PRIVATE_FILE = 0o600
 _BUSY_S = 5.0
@@ -123,13 +123,15 @@ def _read_migrations(directory: Traversable) -> list[str]:
 
 def _prepare(path: Path, application_id: int, steps: list[str]) -> Quarantined | None:
     """Check and upgrade. Under a lock: two processes that switch a new file to WAL at once would fail."""
-    with _locked(path.with_name(f"{path.name}.lock")), told_as_ours(path):
-        try:
-            _check_and_upgrade(path, application_id, steps)
-        except _DamagedError as damage:
-            moved = Quarantined(path, _move_aside(path), str(damage))
-            _check_and_upgrade(path, application_id, steps)
-            return moved
+    with told_as_ours(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_name(f"{path.name}.lock")):
+            try:
+                _check_and_upgrade(path, application_id, steps)
+            except _DamagedError as damage:
+                moved = Quarantined(path, _move_aside(path), str(damage))
+                _check_and_upgrade(path, application_id, steps)
+                return moved
     return None
 
 
@@ -213,31 +215,3 @@ def _as_rbee_error(path: Path, error: sqlite3.Error) -> RbeeError:
 
 def _primary_code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-@contextmanager
-def _locked(path: Path) -> Generator[None]:
-    """Hold an exclusive lock; blocking, in a thread."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE_FILE)
-    except OSError as error:
-        raise DiskFullError(f"{path}: {error.strerror}") from None
-    try:
-        _wait_for(descriptor, path)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _wait_for(descriptor: int, path: Path) -> None:
-    deadline = time.monotonic() + _LOCK_S
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise RequestTimeoutError(f"{path} has been locked by another process for {_LOCK_S:.0f} s") from None
-            time.sleep(_LOCK_POLL_S)
-        else:
-            return

@@ -19,7 +19,7 @@ from typing import IO, Any
 import httpx2
 import psutil
 
-from rbee_shared.run_file import try_lock
+from rbee_shared.file_lock import try_lock
 
 BIN = Path(sys.executable).parent
 PROGRAMS = ("rbee-keeper", "queen-rbee", "rbee-hive", "llm-worker-rbee")

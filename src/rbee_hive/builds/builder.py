@@ -20,8 +20,8 @@ from rbee_hive.domain.builds.probe_report import ProbeFailure, ProbeReport
 from rbee_shared.contracts.progress import ProgressEvent
 from rbee_shared.contracts.provisions import BuildKind, BuildRow
 from rbee_shared.errors import BuildFailedError, DiskFullError, ForbiddenError, InvalidRequestError
+from rbee_shared.file_lock import try_lock
 from rbee_shared.narration import Narrator
-from rbee_shared.run_file import try_lock
 from rbee_shared.units import format_bytes, format_seconds
 
 _LOCK_POLL_S = 0.5

@@ -23,8 +23,8 @@ from tests.support.processes import alive, processes_with_env, wait_gone, wait_u
 from rbee_hive.local.known_process import KnownProcess, known
 from rbee_hive.lock_holder import Holder, read_holder, sign, unsign
 from rbee_shared.errors import ForbiddenError
+from rbee_shared.file_lock import try_lock
 from rbee_shared.handshake import Handshake
-from rbee_shared.run_file import try_lock
 
 _PATIENCE_S = 60.0
 _SLEEPER = "import signal, time\n{}\nprint('up', flush=True)\ntime.sleep(600)"

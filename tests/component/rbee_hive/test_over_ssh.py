@@ -14,9 +14,9 @@ import pytest
 from tests.support.hive import TOKEN, LiveHive, QueensSide, gone, operators_hive, queens_side, remote_hive
 from tests.support.processes import alive
 
+from rbee_shared.file_lock import try_lock
 from rbee_shared.handshake import Handshake
 from rbee_shared.programs import program_argv
-from rbee_shared.run_file import try_lock
 
 _FAST = {"RBEE_TIME_SCALE": "0.2"}  # a lease of 3 s
 _QUEEN = "queen-0123456789abcdef"

@@ -50,8 +50,8 @@ from rbee_shared.errors import (
     NotFoundError,
     NotSupportedError,
 )
+from rbee_shared.file_lock import try_lock
 from rbee_shared.paths import Home
-from rbee_shared.run_file import try_lock
 
 pytestmark = pytest.mark.timeout(300)
 

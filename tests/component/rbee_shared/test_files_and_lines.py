@@ -17,9 +17,10 @@ from tests.support.processes import wait_until
 
 from rbee_shared.auth import read_or_make_token, read_token
 from rbee_shared.errors import ForbiddenError, MissingApiKeyError
+from rbee_shared.file_lock import try_lock
 from rbee_shared.line_writer import LineWriter
 from rbee_shared.paths import Home
-from rbee_shared.run_file import claimed_daemon, read_run_file, run_file, try_lock
+from rbee_shared.run_file import claimed_daemon, read_run_file, run_file
 
 _PATIENCE_S = 20.0
 
@@ -138,7 +139,8 @@ def test_a_successors_file_is_not_withdrawn(tmp_path: Path) -> None:
 
 def test_a_killed_daemons_file_is_not_believed_nor_is_its_lock_held(tmp_path: Path) -> None:
     path, lock = tmp_path / "queen.json", tmp_path / "queen.lock"
-    script = "import sys\nfrom pathlib import Path\nfrom rbee_shared.run_file import run_file, try_lock\n"
+    script = "import sys\nfrom pathlib import Path\n"
+    script += "from rbee_shared.file_lock import try_lock\nfrom rbee_shared.run_file import run_file\n"
     script += "assert try_lock(Path(sys.argv[2])) is not None\n"
     script += (
         "with run_file(Path(sys.argv[1]), url='http://x', instance='i'):\n print('up', flush=True); sys.stdin.read()"
