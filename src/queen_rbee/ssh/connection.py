@@ -5,7 +5,6 @@ before the first forwarded byte, else the server leaves Nagle on (43 ms a token)
 """
 
 import contextlib
-import logging
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from queen_rbee.ssh.finished import Finished
 from queen_rbee.ssh.target import Target
 from rbee_shared.errors import RequestTimeoutError, SshForwardingForbiddenError, SshUnreachableError
 
-_LOG = logging.getLogger("rbee.queen.ssh")
 _MAX_OUTPUT_BYTES = 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 _LOOPBACK = "127.0.0.1"
@@ -68,15 +66,6 @@ class SshConnection:
     def is_open(self) -> bool:
         return not self._connection.is_closed()
 
-    @property
-    def own_address(self) -> str:
-        """This machine's address as that machine sees it, if nothing lies in between."""
-        return str(self._connection.get_extra_info("sockname")[0])
-
-    @property
-    def peer_address(self) -> str:
-        return str(self._connection.get_extra_info("peername")[0])
-
     async def wait_closed(self) -> None:
         """Return when the connection has ended, whoever ended it."""
         await self._connection.wait_closed()
@@ -105,8 +94,8 @@ class SshConnection:
                         reading.start_soon(_collect, talk.process.stdout, output, hear)
                     feeding.cancel_scope.cancel()  # who says nothing more reads nothing more
                 status = await talk.status()
-                if status is None and not self.is_open:
-                    raise SshUnreachableError(f"the connection to {self._target.node} broke off")
+                if status is None:
+                    self._require_open()
                 return Finished(-1 if status is None else status, bytes(output), bytes(errors))
         raise RequestTimeoutError(f"a command on {self._target.node} did not end within {timeout_s:.0f} s")
 
@@ -127,10 +116,14 @@ class SshConnection:
         """Make that machine's loopback `port` reachable here; the port on this machine's loopback.
 
         Raises:
-            SshForwardingForbiddenError: its server forbids it.
+            SshUnreachableError: the connection broke off.
         """
+        self._require_open()
         with _as_ours(f"cannot forward a port to {self._target.node}"):
             listener = await self._listen(port, local_port)
+        if not self.is_open:
+            listener.close()  # a connection that has ended closes no listener that comes after
+        self._require_open()
         if (before := self._forwards.pop(port, None)) is not None:
             before.close()
         self._forwards[port] = listener
@@ -149,13 +142,15 @@ class SshConnection:
 
         Raises:
             SshForwardingForbiddenError: its server forbids it.
+            SshUnreachableError: the connection broke off.
         """
         try:
             with _as_ours(f"cannot forward a port back from {self._target.node}"):
                 listener = await self._connection.forward_remote_port_to_path(_LOOPBACK, port, str(path))
         except SshForwardingForbiddenError:
+            self._require_open()  # a connection that ends answers every open request with a refusal
             if not port:
-                raise
+                raise _forbidden(self._target.node) from None
             return await self.forward_back(path)  # the server may still hold that port for the connection before
         return listener.get_port()
 
@@ -164,18 +159,20 @@ class SshConnection:
 
         Raises:
             SshForwardingForbiddenError: it does not.
+            SshUnreachableError: the connection broke off.
         """
         try:
             _, writer = await self._connection.open_connection(_LOOPBACK, port)
         except asyncssh.ChannelOpenError as error:
+            self._require_open()
             if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
                 raise _forbidden(self._target.node) from None
             return  # nobody listens there: the server did try
         writer.close()
 
-    def abort(self) -> None:
-        """End it at once, without a word to the other side."""
-        self._connection.abort()
+    def _require_open(self) -> None:
+        if not self.is_open:
+            raise SshUnreachableError(f"the connection to {self._target.node} broke off")
 
 
 @asynccontextmanager
@@ -184,7 +181,8 @@ async def connected(dialler: Dialler, target: Target) -> AsyncGenerator[SshConne
 
     Raises:
         SshUnreachableError, SshAuthFailedError, SshHostKeyUnknownError, SshHostKeyChangedError: why there is none.
-        ShellUnusableError: it runs no command.
+        InvalidRequestError: `~/.ssh/config` cannot be used.
+        RequestTimeoutError: it runs no command.
     """
     raw = await dialler.dial(target)
     connection = SshConnection(target, raw)
@@ -230,4 +228,8 @@ def _as_ours(what: str) -> Generator[None]:
 
 
 def _forbidden(node: str) -> SshForwardingForbiddenError:
-    return SshForwardingForbiddenError(f"the SSH server of {node} forbids port forwarding")
+    return SshForwardingForbiddenError(
+        f"the SSH server of {node} forbids port forwarding",
+        hint=f"Set AllowTcpForwarding yes in its sshd_config, or go beside SSH: "
+        f"rbee-keeper node add {node} --transport http.",
+    )

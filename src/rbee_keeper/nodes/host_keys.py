@@ -33,7 +33,7 @@ async def confirmed_fingerprint(screen: Screen, refusal: RbeeError) -> str:
     screen.put_question(_shown(refusal.details) + "\n")
     if await says_yes(screen, "Is that the machine's own key?"):
         return fingerprint
-    raise _again(refusal, "Nothing was changed. On that machine `ssh-keygen -lf /etc/ssh/ssh_host_…_key.pub` shows it.")
+    raise _again(refusal, f"Nothing was changed. {refusal.hint}")
 
 
 def _again(refusal: RbeeError, hint: str) -> RbeeError:

@@ -1,15 +1,18 @@
 """What goes through one connection: commands, bytes, ports in both directions; and what happens when it breaks."""
 
 import socket
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import anyio
+import psutil
 import pytest
-from tests.support.sshd import Sshd
+from tests.support.sshd import Sshd, free_port
 
 from queen_rbee.domain.nodes.shell_words import command_line
-from queen_rbee.ssh.connection import SshConnection, connected
+from queen_rbee.ssh.connection import connected
 from queen_rbee.ssh.dialling import Dialler
 from queen_rbee.ssh.target import Target
 from rbee_shared.errors import RequestTimeoutError, SshForwardingForbiddenError, SshUnreachableError
@@ -135,15 +138,16 @@ async def test_forbidden_forwarding_back_is_said(
     async with connected(dialler, target) as connection:
         with pytest.raises(SshForwardingForbiddenError) as refused:
             await connection.forward_back(tmp_path / "queen.sock")
-    assert "--transport http" in refused.value.hint
+    assert "node add mac --transport http" in refused.value.hint
 
 
 @pytest.mark.parametrize("option", ["AllowTcpForwarding no", "AllowTcpForwarding remote", "PermitOpen none"])
 async def test_forbidden_forwarding_there_is_said(dialler: Dialler, target: Target, server: Sshd, option: str) -> None:
     await _refusing(server, option)
     async with connected(dialler, target) as connection:
-        with pytest.raises(SshForwardingForbiddenError):
+        with pytest.raises(SshForwardingForbiddenError) as refused:
             await connection.require_forwarding(server.port)
+    assert "node add mac --transport http" in refused.value.hint
 
 
 async def test_a_port_where_nobody_listens_is_not_a_forbidden_one(dialler: Dialler, target: Target) -> None:
@@ -151,30 +155,74 @@ async def test_a_port_where_nobody_listens_is_not_a_forbidden_one(dialler: Diall
         await connection.require_forwarding(1)
 
 
-async def test_a_machine_that_falls_silent_is_noticed(dialler: Dialler, target: Target, server: Sshd) -> None:
-    import os  # noqa: PLC0415
-    import signal  # noqa: PLC0415
-
-    import psutil  # noqa: PLC0415
-
+@contextmanager
+def _standing_still(server: Sshd) -> Generator[None]:
+    """Its connections are there and do nothing."""
     assert server.process is not None
-    async with connected(replace(dialler, keepalive_s=0.3), target) as connection:
-        children = psutil.Process(server.process.pid).children(recursive=True)
+    children = psutil.Process(server.process.pid).children(recursive=True)
+    for child in children:
+        child.suspend()
+    try:
+        yield
+    finally:
         for child in children:
-            os.kill(child.pid, signal.SIGSTOP)
-        try:
-            with anyio.fail_after(20):
-                await connection.wait_closed()
-        finally:
-            for child in children:
-                os.kill(child.pid, signal.SIGCONT)
+            with suppress(psutil.NoSuchProcess):
+                child.resume()
+
+
+async def test_a_machine_that_falls_silent_is_noticed(dialler: Dialler, target: Target, server: Sshd) -> None:
+    async with connected(replace(dialler, keepalive_s=0.3), target) as connection:
+        with _standing_still(server), anyio.fail_after(20):
+            await connection.wait_closed()
     assert not connection.is_open
 
 
-def _is_made_of(connection: SshConnection) -> tuple[str, str]:
-    return connection.own_address, connection.peer_address
+async def _nobody_listens(port: int) -> None:
+    with pytest.raises(OSError, match=r".+"):
+        await anyio.connect_tcp("127.0.0.1", port)
 
 
-async def test_both_ends_have_addresses(dialler: Dialler, target: Target) -> None:
+async def test_a_connection_that_broke_off_forwards_nothing_and_says_so(
+    dialler: Dialler, target: Target, server: Sshd, tmp_path: Path
+) -> None:
+    local_port = free_port()
     async with connected(dialler, target) as connection:
-        assert _is_made_of(connection) == ("127.0.0.1", "127.0.0.1")
+        await anyio.to_thread.run_sync(server.cut)
+        await connection.wait_closed()
+        with pytest.raises(SshUnreachableError, match="broke off"):
+            await connection.forward(server.port, local_port)
+        await _nobody_listens(local_port)
+        with pytest.raises(SshUnreachableError):
+            await connection.require_forwarding(server.port)
+        with pytest.raises(SshUnreachableError):
+            await connection.forward_back(tmp_path / "queen.sock")
+
+
+async def test_a_connection_that_ends_while_a_port_is_forwarded_leaves_nobody_listening(
+    dialler: Dialler, target: Target, server: Sshd
+) -> None:
+    local_port = free_port()
+    async with connected(dialler, target) as connection:
+        connection._connection.abort()  # it has ended after the next step of the event loop
+        assert connection.is_open
+        with pytest.raises(SshUnreachableError, match="broke off"):
+            await connection.forward(server.port, local_port)
+        await _nobody_listens(local_port)
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_connection_that_ends_while_a_port_is_forwarded_back_forbids_nothing(
+    dialler: Dialler, target: Target, server: Sshd, tmp_path: Path, again: bool
+) -> None:
+    port = free_port() if again else 0
+    async with connected(dialler, target) as connection:
+        with _standing_still(server):
+            async with anyio.create_task_group() as group:
+
+                async def cut_soon() -> None:
+                    await anyio.sleep(0.3)
+                    await anyio.to_thread.run_sync(server.cut)
+
+                group.start_soon(cut_soon)
+                with anyio.fail_after(10), pytest.raises(SshUnreachableError, match="broke off"):
+                    await connection.forward_back(tmp_path / "queen.sock", port)

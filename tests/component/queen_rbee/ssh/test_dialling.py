@@ -1,6 +1,7 @@
 """Getting in, and every way of not getting in: each has its own code and says what was tried."""
 
 import socket
+import tempfile
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -83,7 +84,7 @@ async def test_keys_that_are_not_let_in_are_named(
     assert "me@blep (ssh-ed25519)" in refused.value.message
     assert "no agent" in refused.value.message
     assert refused.value.details["keys_tried"] == ["me@blep (ssh-ed25519)"]
-    assert "ssh-copy-id root@127.0.0.1" in refused.value.hint
+    assert f"ssh-copy-id -p {target.port} root@127.0.0.1" in refused.value.hint
 
 
 async def test_a_key_with_a_passphrase_is_said(dialler: Dialler, target: Target, tmp_path: Path) -> None:
@@ -112,10 +113,42 @@ async def test_a_configuration_that_cannot_be_used_is_said(dialler: Dialler, tar
 async def test_what_the_configuration_says_of_a_name_counts(dialler: Dialler, server: Sshd) -> None:
     lines = [
         "Host mac", "HostName 127.0.0.1", f"Port {server.port}", f"IdentityFile {server.key}", "User root",
-        "RemoteCommand echo wrong", "RequestTTY force", "ForwardAgent yes",
+        "RemoteCommand echo wrong", "RequestTTY force",
     ]  # fmt: skip
     dialler.config.write_text("\n".join(lines))
     await _says_hello(dialler, Target("mac", "mac"))
+
+
+async def test_nothing_of_this_machine_goes_along_whatever_the_configuration_says(
+    dialler: Dialler, target: Target, server: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await anyio.to_thread.run_sync(server.stop)
+    await anyio.to_thread.run_sync(server.start, "AcceptEnv *", "AllowAgentForwarding yes", "X11Forwarding yes")
+    dialler.config.write_text("ForwardAgent yes\nForwardX11Trusted yes\nSendEnv RBEE_*\n")
+    monkeypatch.setenv("RBEE_SECRET", "hunter2")
+    monkeypatch.setenv("DISPLAY", "127.0.0.1:7")
+    with socket.socket(socket.AF_UNIX) as agent, tempfile.TemporaryDirectory(prefix="agent-") as directory:
+        agent.bind(f"{directory}/s")  # a socket's path must be short
+        monkeypatch.setenv("SSH_AUTH_SOCK", f"{directory}/s")
+        async with connected(dialler, target) as connection:
+            finished = await connection.run('echo "$SSH_AUTH_SOCK$RBEE_SECRET$DISPLAY"', timeout_s=10)
+    assert finished.stdout == b"\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "HostName 127.0.0.1\n  Port 99999",
+        "HostName 127.0.0.1\n  Port -4",
+        "HostName a..b",
+        f"HostName {'x' * 70}.com",
+        "ProxyCommand /no/such/program",
+    ],
+)
+async def test_an_address_that_cannot_be_is_said(dialler: Dialler, target: Target, line: str) -> None:
+    dialler.config.write_text(f"Host mac\n  {line}\n")
+    with pytest.raises(SshUnreachableError, match="mac"):
+        await dialler.dial(replace(target, host="mac", port=None))
 
 
 # host keys
