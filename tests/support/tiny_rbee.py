@@ -51,4 +51,5 @@ def tiny_wheelhouse(directory: Path, *libraries: Wheel) -> Wheelhouse:
         (directory / wheel.name).write_bytes(wheel.content)
         name, version = wheel.name.split("-")[:2]
         pins.append(Pin(name, version, (f"sha256:{hashlib.sha256(wheel.content).hexdigest()}",)))
-    return Wheelhouse(directory, tuple(directory / wheel.name for wheel in libraries), as_lock(pins))
+    files, size_bytes = (directory / wheel.name for wheel in libraries), sum(len(wheel.content) for wheel in libraries)
+    return Wheelhouse(directory, tuple(files), as_lock(pins), size_bytes)

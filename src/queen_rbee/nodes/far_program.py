@@ -19,11 +19,12 @@ from queen_rbee.domain.nodes.far_lines import FarLines
 from queen_rbee.domain.nodes.shell_words import command_line
 from queen_rbee.nodes.shell import Shell
 from queen_rbee.ssh.finished import Finished
-from rbee_shared.errors import InstallFailedError
+from rbee_shared.errors import InstallFailedError, RbeeError
 from rbee_shared.redaction import printable_line, redact
 
 SILENCE_S = 30.0
 _SIGN_OF_LIFE_S = 2.0
+_SIGN_OF_LIFE = b"\n"
 _FAR = "queen_rbee.nodes.far"
 _SHARED = ("ground", "versions", "steps")  # each may import those before it
 _SHOWN_CHARACTERS = 300
@@ -57,7 +58,9 @@ class FarProgram:
         self._name = name
         self._nonce = secrets.token_hex(16)
         self._order = order(self._nonce)
+        self._ready = anyio.Event()
         self._over = anyio.Event()
+        self._unsent: RbeeError | None = None
         self._lines = FarLines(self._nonce)
         self._end: dict[str, Any] = {}
 
@@ -66,7 +69,10 @@ class FarProgram:
     ) -> dict[str, Any]:
         """What it says is done. It ends itself when this queen is not heard for `SILENCE_S`.
 
+        `payload` is sent when it says that it is `ready` for it, which may be never.
+
         Raises:
+            RbeeError: why `payload` cannot be read to its end.
             DiskFullError, HiveOwnedError, InstallFailedError: why it is not done.
             SshUnreachableError, RequestTimeoutError: nobody knows what became of it.
         """
@@ -81,6 +87,8 @@ class FarProgram:
             finished = await site.shell.run(command, stdin, timeout_s=limit_s, hear=hear)
         if "done" in self._end:
             return dict(self._end["done"])
+        if self._unsent is not None:
+            raise self._unsent
         raise far_error(self._end["failed"], site.node) if "failed" in self._end else self._broken(site, finished)
 
     def _hear(self, said: dict[str, Any], tell: Callable[[str], None]) -> None:
@@ -89,16 +97,26 @@ class FarProgram:
         elif isinstance(said.get("done"), dict) or "failed" in said:
             self._end = said
             self._over.set()
+            self._ready.set()
+        elif "ready" in said:
+            self._ready.set()
 
     async def _stdin(self, program: bytes, payload: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-        """Signs of life follow, so that the program also knows of a cable that was pulled out."""
+        """Between them and after them come signs of life, so that it also knows of a cable that was pulled out.
+
+        An error of the payload is kept, and its end is all that is sent: the shell would bury it in groups of others.
+        """
         yield program
-        async for chunk in payload:
-            yield chunk
-        while not self._over.is_set():
-            with anyio.move_on_after(_SIGN_OF_LIFE_S):
-                await self._over.wait()
-            yield b"\n"
+        while not await _comes_soon(self._ready):
+            yield _SIGN_OF_LIFE
+        try:
+            while not self._over.is_set() and (chunk := await anext(payload, None)) is not None:
+                yield chunk
+        except RbeeError as error:
+            self._unsent = error
+            return
+        while not await _comes_soon(self._over):
+            yield _SIGN_OF_LIFE
 
     def _text(self) -> bytes:
         here = files(_FAR)
@@ -115,6 +133,12 @@ class FarProgram:
             f"{site.node}: {site.python} ended with status {finished.status} before it was done: {last}",
             hint=f"Try `ssh {site.node} {site.python} --version`, then run the command again.",
         )
+
+
+async def _comes_soon(event: anyio.Event) -> bool:
+    with anyio.move_on_after(_SIGN_OF_LIFE_S):
+        await event.wait()
+    return event.is_set()
 
 
 async def nothing() -> AsyncGenerator[bytes]:

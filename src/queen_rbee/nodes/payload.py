@@ -3,7 +3,8 @@
 import hashlib
 import io
 import tarfile
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +46,11 @@ class Payload:
         return sum(part.size_bytes for part in self.parts)
 
     async def tar(self) -> AsyncGenerator[bytes]:
-        """The stream. A file that has changed on disk meanwhile is noticed on the other side, by its hash."""
+        """The stream. A file that has changed on disk meanwhile is noticed on the other side, by its hash.
+
+        Raises:
+            InstallFailedError: a file is there no more, or cannot be read.
+        """
         sent_bytes = 0
         for part in self.parts:
             header = tarfile.TarInfo(part.name)
@@ -53,10 +58,13 @@ class Payload:
             start = header.tobuf(tarfile.GNU_FORMAT)
             yield start
             left_bytes = part.size_bytes
-            async with await _opened(part.source) as file:
+            with _readable():
+                opened = await _opened(part.source)
+            async with opened as file:
                 while left_bytes:
                     wanted_bytes = min(_CHUNK_BYTES, left_bytes)
-                    chunk = await file.read(wanted_bytes) or bytes(wanted_bytes)  # it has become shorter
+                    with _readable():
+                        chunk = await file.read(wanted_bytes) or bytes(wanted_bytes)  # it has become shorter
                     left_bytes -= len(chunk)
                     yield chunk
             padding = bytes(-part.size_bytes % tarfile.BLOCKSIZE)
@@ -77,10 +85,8 @@ def payload(own: OwnRbee, tag: PlatformTag, wheelhouse: Wheelhouse | None, engin
     listed = _of_bytes("libraries.lock", lock.encode())
     files = [("wheelhouse", path) for path in wheelhouse.files] if wheelhouse is not None else []
     files += [(f"engines/{engine.name}", path) for engine in engines for path in sorted(engine.glob("*.whl"))]
-    try:
+    with _readable():
         beside = [_of_file(f"{directory}/{path.name}", path) for directory, path in files]
-    except OSError as error:
-        raise InstallFailedError(f"{error.filename} cannot be read: {error.strerror}") from None
     return Payload(
         version=own.version,
         parts=(wheel, *([pip] if pip is not None else []), listed, *beside),
@@ -111,6 +117,16 @@ def _of_file(name: str, path: Path) -> Part:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
         return Part(name, path, file.tell(), digest.hexdigest())
+
+
+@contextmanager
+def _readable() -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        what = error.filename or "a file that goes along"
+        hint = "Something here may have just replaced it: run the command again."
+        raise InstallFailedError(f"{what} cannot be read: {error.strerror}", hint=hint) from None
 
 
 async def _opened(source: bytes | Path) -> anyio.AsyncFile[bytes]:

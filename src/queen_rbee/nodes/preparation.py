@@ -1,6 +1,5 @@
 """Makes sure that this very rbee is on a node: looks, says what was found, and installs or updates it where it may."""
 
-import logging
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,11 +20,9 @@ from queen_rbee.nodes.probe import probe
 from queen_rbee.nodes.shell import Shell
 from queen_rbee.nodes.waker import Doing
 from queen_rbee.nodes.wheelhouse import current_wheelhouse, current_wheelhouses, own_engine
-from rbee_shared.errors import PythonMissingError, VersionMismatchError
+from rbee_shared.errors import PythonMissingError, RbeeError, VersionMismatchError
 from rbee_shared.narration import Level, Narrator
 from rbee_shared.paths import Home
-
-_LOG = logging.getLogger("rbee.queen.nodes")
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ class Preparation:
         """
         visit.doing(f"looking at {visit.node.name}")
         found = await probe(visit.shell, visit.node.home or DEFAULT_HOME)
-        return found, assess(found, await self._mine(), may_install=may_install)
+        return found, assess(found, await self._mine(), visit.node.name, may_install=may_install)
 
     async def prepare(self, visit: Visit, *, may_install: bool) -> Prepared:
         """Have this rbee there. A hive of another version that runs there is left alone.
@@ -86,15 +83,10 @@ class Preparation:
         verdict = assessment.verdict
         if not isinstance(verdict, Ready):
             say_findings(visit, assessment)
-        if isinstance(verdict, Refuse):
-            raise verdict.error
+        if (error := obstacle(visit.node, found, assessment)) is not None:
+            raise error
         if isinstance(verdict, Ready):
             return _prepared(found, verdict.installed)
-        if (hive := found.hive) is not None and hive.alive:
-            raise VersionMismatchError(
-                f"the hive that runs on {visit.node.name} ({hive.url}, pid {hive.pid}) is of another version",
-                hint=f"Update it when its workers are done: rbee-keeper node update {visit.node.name}.",
-            )
         return _prepared(found, await self.install(visit, found, assessment))
 
     async def as_it_is(self, visit: Visit) -> Prepared | None:
@@ -125,7 +117,7 @@ class Preparation:
         visit.tell.tell("installed", f"rbee {installed.version} is installed on {name}", cute="✅")
         return installed
 
-    async def python_of(self, found: Probe) -> Python:
+    async def python_of(self, node: str, found: Probe) -> Python:
         """The Python there that rbee runs on, or would.
 
         Raises:
@@ -133,7 +125,7 @@ class Preparation:
         """
         chosen = choose_python(found.pythons, (await self.own()).tag)
         if chosen is None:
-            raise PythonMissingError(f"{found.host} has no Python from 3.11 on that rbee runs on")
+            raise PythonMissingError(f"{node} has no Python from 3.11 on that rbee runs on")
         return chosen
 
     async def engine_version(self) -> str:
@@ -157,6 +149,19 @@ class Preparation:
 def _prepared(found: Probe, installed: Installed) -> Prepared:
     hive = found.hive if found.hive is not None and found.hive.alive else None
     return Prepared(found.user, found.home, Version.of(found.home, installed), hive)
+
+
+def obstacle(node: Node, found: Probe, assessment: Assessment) -> RbeeError | None:
+    """What keeps a hive from being started there, if anything does. One of another version that runs is left alone."""
+    verdict, hive = assessment.verdict, found.hive
+    if isinstance(verdict, Refuse):
+        return verdict.error
+    if isinstance(verdict, Install) and hive is not None and hive.alive:
+        return VersionMismatchError(
+            f"the hive that runs on {node.name} ({hive.url}, pid {hive.pid}) is of another version",
+            hint=f"Update it when its workers are done: rbee-keeper node update {node.name}.",
+        )
+    return None
 
 
 def say_findings(visit: Visit, assessment: Assessment) -> None:

@@ -2,15 +2,18 @@
 
 For a platform like the queen's it is made of what is installed here, without any network; for another one it is
 fetched, each file by its locked hash. It has a list of hashes of its own, so that nothing is installed unchecked. One
-is there whole or not at all, and counts only for the locks that it was made for.
+is there whole or not at all, however many make it at once, and counts only for the locks that it was made for.
 """
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import STDOUT
@@ -33,6 +36,8 @@ _LOCK = "wheelhouse.lock"
 _ENGINES = "engines"
 _PRIVATE_DIR = 0o700
 _DOWNLOAD_S = 900.0
+_LEFT_S = 4 * _DOWNLOAD_S
+"""Nobody is at it for that long: what is older was left by a queen that was killed."""
 _SHOWN_LINES = 12
 _LACKING = "See which package index pip uses on this machine; it must have wheels for that platform."
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -40,15 +45,18 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 @dataclass(frozen=True)
 class Wheelhouse:
-    """`lock`: its list of hashes, for pip."""
+    """As it was when it was looked at. `lock`: its list of hashes, for pip."""
 
     path: Path
     files: tuple[Path, ...]
     lock: str
+    size_bytes: int
 
-    @property
-    def size_bytes(self) -> int:
-        return sum(file.stat().st_size for file in self.files)
+    @classmethod
+    def at(cls, path: Path, lock: str) -> "Wheelhouse":
+        """Blocks."""
+        files = tuple(sorted(path.glob("*.whl")))
+        return cls(path, files, lock, sum(file.stat().st_size for file in files))
 
 
 def root(home: Home) -> Path:
@@ -60,11 +68,9 @@ def current_wheelhouse(home: Home, own: OwnRbee, name: str) -> Wheelhouse | None
     path = root(home) / name
     try:
         lock = (path / _LOCK).read_text(encoding="utf-8")
-    except OSError:
+        return Wheelhouse.at(path, lock) if lock.startswith(_header(own)) else None
+    except OSError:  # there is none, or it gives way just now
         return None
-    if not lock.startswith(_header(own)):
-        return None
-    return Wheelhouse(path, tuple(sorted(path.glob("*.whl"))), lock)
 
 
 def current_wheelhouses(home: Home, own: OwnRbee) -> frozenset[str]:
@@ -81,8 +87,9 @@ async def make_wheelhouse(home: Home, own: OwnRbee, tag: PlatformTag, tell: Call
         DiskFullError: there is no room for it.
     """
     pins = _pins(own, tag)
-    partial = await anyio.to_thread.run_sync(_begin, root(home), tag.name)
+    partial = root(home) / f"{tag.name}.{_random()}.partial"
     try:
+        await anyio.to_thread.run_sync(_begin, partial)
         if tag.takes(own.tag):
             tell(f"packing {len(pins)} libraries of this machine")
             made = await anyio.to_thread.run_sync(_pack, partial, pins)
@@ -97,8 +104,7 @@ async def make_wheelhouse(home: Home, own: OwnRbee, tag: PlatformTag, tell: Call
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(lambda: shutil.rmtree(partial, ignore_errors=True))
-    size = await anyio.to_thread.run_sync(lambda: wheelhouse.size_bytes)
-    tell(f"{len(wheelhouse.files)} files, {format_bytes(size)}, in {wheelhouse.path}")
+    tell(f"{len(wheelhouse.files)} files, {format_bytes(wheelhouse.size_bytes)}, in {wheelhouse.path}")
     return wheelhouse
 
 
@@ -110,16 +116,19 @@ def own_engine(home: Home, own: OwnRbee) -> Path | None:
     if own.engine is None:
         return None
     directory = root(home) / _ENGINES / own.engine
-    directory.mkdir(mode=_PRIVATE_DIR, parents=True, exist_ok=True)
     wheel = repacked(ENGINE)
-    draft = directory / f"{wheel.name}.{os.getpid()}.partial"
+    draft = directory / f"{wheel.name}.{_random()}.partial"
     try:
+        directory.mkdir(mode=_PRIVATE_DIR, parents=True, exist_ok=True)
+        for left in filter(_is_left, directory.glob("*.partial")):
+            left.unlink(missing_ok=True)
         draft.write_bytes(wheel.content)
         draft.replace(directory / wheel.name)
     except OSError as error:
         raise _told(error, directory) from None
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
     return directory
 
 
@@ -139,11 +148,40 @@ def _pins(own: OwnRbee, tag: PlatformTag) -> tuple[Pin, ...]:
     return tuple(by_name[name] for name in sorted(by_name))
 
 
-def _begin(directory: Path, name: str) -> Path:
+def _random() -> str:
+    """Several threads of one queen may make the same thing."""
+    return os.urandom(4).hex()
+
+
+def _is_left(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > _LEFT_S
+    except FileNotFoundError:
+        return False
+
+
+def _begin(partial: Path) -> None:
+    """An empty directory to make one in. What queens that were killed have left is put in order."""
+    directory = partial.parent
     directory.mkdir(mode=_PRIVATE_DIR, parents=True, exist_ok=True)
-    partial = directory / f"{name}.{os.getpid()}.{os.urandom(3).hex()}.partial"
+    with _alone(directory):
+        for replaced in directory.glob("*.old"):
+            target = directory / replaced.name.rsplit(".", 2)[0]
+            if target.exists():
+                shutil.rmtree(replaced, ignore_errors=True)
+            else:
+                replaced.rename(target)  # its successor has not come
+        for left in filter(_is_left, directory.glob("*.partial")):
+            shutil.rmtree(left, ignore_errors=True)
     partial.mkdir(mode=_PRIVATE_DIR)
-    return partial
+
+
+@contextmanager
+def _alone(directory: Path) -> Generator[None]:
+    """Nobody else gives a wheelhouse its place meanwhile, no other thread and no other queen of that home."""
+    with directory.with_suffix(".lock").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _pack(partial: Path, pins: Iterable[Pin]) -> tuple[Pin, ...]:
@@ -180,9 +218,16 @@ async def _download(partial: Path, pins: Iterable[Pin], tag: PlatformTag) -> Non
 def _finish(partial: Path, target: Path, lock: str) -> Wheelhouse:
     """Give it its place. The one before gives way: for a moment there is neither."""
     (partial / _LOCK).write_text(lock, encoding="utf-8")
-    replaced = partial.with_name(f"{partial.name}.old")
-    if target.exists():
-        target.rename(replaced)
-    partial.rename(target)
+    replaced = partial.with_suffix(".old")
+    with _alone(target.parent):
+        if target.exists():
+            target.rename(replaced)
+        try:
+            partial.rename(target)
+        except OSError:
+            with suppress(FileNotFoundError):
+                replaced.rename(target)
+            raise
+        made = Wheelhouse.at(target, lock)
     shutil.rmtree(replaced, ignore_errors=True)
-    return Wheelhouse(target, tuple(sorted(target.glob("*.whl"))), lock)
+    return made

@@ -20,8 +20,6 @@ _WRONG_HASH = re.compile(r"DO NOT MATCH THE HASHES")
 _NO_WHEEL = re.compile(r"No matching distribution found for (?P<what>[\w.=-]+)")
 _COMPLAINT = re.compile(r"^(?:ERROR|error)\b|Error:")
 
-_WHEELHOUSE = "Send the libraries along: rbee-keeper node wheelhouse NAME, then install again."
-
 
 class FarFailure(Wire):
     """The last word of a program on a node that did not do what it was told."""
@@ -31,30 +29,34 @@ class FarFailure(Wire):
     lines: tuple[str, ...] = ()
 
 
-def far_error(said: Any, where: str, *, lacking_hint: str = _WHEELHOUSE) -> RbeeError:
+def far_error(said: Any, where: str, *, lacking_hint: str | None = None) -> RbeeError:
     """What `said`, the object under `failed`, means.
 
-    `where`: the node's name, for people. `lacking_hint`: what to do where a library cannot be had.
+    `where`: the node's name, for people. `lacking_hint`: what to do where a library cannot be had, if that is no node.
     """
     try:
         failure = FarFailure.model_validate(said)
     except ValidationError:
-        return InstallFailedError(f"{where}: the installer said something that this queen does not know")
+        return InstallFailedError(f"{where}: the installer said something that this queen does not know", hint=_AGAIN)
     text = f"{where}: {redact(printable_line(failure.text))}"
     details = {"last_lines": [redact(printable_line(line)) for line in failure.lines[-_SHOWN_LINES:]]}
-    if failure.why == "token":
-        return HiveOwnedError(text, hint=_TOKEN)
-    if failure.why in {"running", "busy", "foreign"}:
-        return InstallFailedError(text, hint=_HINTS[failure.why])
-    return _told_by(failure, text, details, lacking_hint)
+    if failure.why in _HINTS:
+        refusal = HiveOwnedError if failure.why == "token" else InstallFailedError
+        return refusal(text, hint=_HINTS[failure.why].format(node=where))
+    return _told_by(failure, text, details, lacking_hint or _WHEELHOUSE.format(node=where))
 
 
-_TOKEN = "That account belongs to another cluster: uninstall rbee with that one's queen, or name another --home."  # noqa: S105 - words
+_AGAIN = "Run the command again."
 _HINTS = {
-    "running": "Stop it first: rbee-keeper node stop NAME.",
+    "token": (
+        "That account belongs to another cluster: uninstall rbee with that one's queen, "
+        "or name another directory: rbee-keeper node add {node} --home DIRECTORY."
+    ),
+    "running": "Stop it first: rbee-keeper node stop {node}.",
     "busy": "Wait until the other installation is done, then run the command again.",
     "foreign": "Look at that directory, and remove it by hand if it is not needed.",
 }
+_WHEELHOUSE = "Send the libraries along: rbee-keeper node wheelhouse {node}, then install again."
 
 
 def _told_by(failure: FarFailure, text: str, details: dict[str, Any], lacking_hint: str) -> RbeeError:
@@ -68,7 +70,8 @@ def _told_by(failure: FarFailure, text: str, details: dict[str, Any], lacking_hi
         return InstallFailedError(f"{text}: a package is not the one that was locked", hint=hint, details=details)
     if lacking := _NO_WHEEL.search(whole):
         return InstallFailedError(f"{text}: there is no {lacking['what']} for it", hint=lacking_hint, details=details)
-    return InstallFailedError(f"{text}{_complaint(failure.lines)}", details=details)
+    hint = "Read the lines above." if failure.lines else _AGAIN
+    return InstallFailedError(f"{text}{_complaint(failure.lines)}", hint=hint, details=details)
 
 
 def _complaint(lines: Sequence[str]) -> str:

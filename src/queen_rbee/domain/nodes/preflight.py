@@ -86,16 +86,19 @@ class Assessment:
     own_engine: bool = False
 
 
-def assess(probe: Probe, mine: Mine, *, may_install: bool) -> Assessment:
-    """What was found there, and what follows. `may_install` False: a machine that lacks this rbee is refused."""
+def assess(probe: Probe, mine: Mine, node: str, *, may_install: bool) -> Assessment:
+    """What was found there, and what follows. `may_install` False: a machine that lacks this rbee is refused.
+
+    `node`: what the machine is called here, for next steps; it may call itself something else.
+    """
     python = choose_python(probe.pythons, mine.tag)
     tag = python.tag if python else None
     engines = fitting_engines(mine, tag) if tag else ()
     own_engine = tag is not None and own_engine_fits(probe, mine, tag)
-    verdict = _verdict(probe, mine, python, may_install=may_install)
+    verdict = _verdict(probe, mine, python, node, may_install=may_install)
     findings = (
         Finding("shell", f"the shell of {probe.user} on {probe.host} runs commands"),
-        _python_finding(probe, python),
+        _python_finding(probe, python, node),
         _platform_finding(probe, mine, tag),
         _disk_finding(probe),
         _rbee_finding(probe, mine),
@@ -122,35 +125,42 @@ def is_mine(probe: Probe, mine: Mine) -> bool:
     return installed is not None and installed.wheel_sha256 == mine.wheel_sha256 and probe.runs == mine.version
 
 
-def _verdict(probe: Probe, mine: Mine, python: Python | None, *, may_install: bool) -> Verdict:
+def _verdict(probe: Probe, mine: Mine, python: Python | None, node: str, *, may_install: bool) -> Verdict:
     was = probe.installed
     if was is not None and is_mine(probe, mine):
         return Ready(was)
     if not may_install:
-        return Refuse(_forbidden(probe, mine))
+        return Refuse(_forbidden(probe, mine, node))
     if python is None or (tag := python.tag) is None:
-        return Refuse(_no_python(probe))
+        return Refuse(_no_python(probe, node))
     if not probe.writable:
-        return Refuse(InstallFailedError(f"{probe.user} may not write where rbee would be: {probe.home}", hint=_HOME))
+        text = f"{probe.user} may not write where rbee would be on {node}: {probe.home}"
+        return Refuse(InstallFailedError(text, hint=_other_home(node)))
     if probe.disk_free_bytes is not None and probe.disk_free_bytes < INSTALL_ROOM_BYTES:
-        return Refuse(_no_room(probe, probe.disk_free_bytes))
+        return Refuse(_no_room(probe, probe.disk_free_bytes, node))
     return Install(python, tag, tag.name in mine.wheelhouses, was)
 
 
-_HOME = "Name another directory: rbee-keeper node add NAME --home DIRECTORY."
+def _other_home(node: str) -> str:
+    return f"Name another directory: rbee-keeper node add {node} --home DIRECTORY."
 
 
-def _forbidden(probe: Probe, mine: Mine) -> RbeeError:
+def _forbidden(probe: Probe, mine: Mine, node: str) -> RbeeError:
     if probe.installed is None:
-        return NotInstalledError(f"rbee is not installed on {probe.host}")
-    return VersionMismatchError(f"{probe.host} has {_version_there(probe, mine)}, and this queen is {mine.version}")
+        return NotInstalledError(
+            f"rbee is not installed on {node}", hint=f"Install it: rbee-keeper node install {node}."
+        )
+    return VersionMismatchError(
+        f"{node} has {_version_there(probe, mine)}, and this queen is {mine.version}",
+        hint=f"Update it when its workers are done: rbee-keeper node update {node}.",
+    )
 
 
-def _no_python(probe: Probe) -> PythonMissingError:
+def _no_python(probe: Probe, node: str) -> PythonMissingError:
     unfit = "; ".join(f"{python.said}: {_why_unfit(python)}" for python in probe.pythons if python.is_recent)
     others = ", ".join(python.said for python in probe.pythons)
     found = f"none of these will do: {unfit}" if unfit else f"found: {others or 'none'}"
-    return PythonMissingError(f"{probe.host} has no Python from 3.11 on that rbee runs on ({found})")
+    return PythonMissingError(f"{node} has no Python from 3.11 on that rbee runs on ({found})")
 
 
 def _why_unfit(python: Python) -> str:
@@ -161,18 +171,18 @@ def _why_unfit(python: Python) -> str:
     return "rbee needs the usual CPython with 64 bits"
 
 
-def _no_room(probe: Probe, free_bytes: int) -> DiskFullError:
+def _no_room(probe: Probe, free_bytes: int, node: str) -> DiskFullError:
     return DiskFullError(
-        f"rbee takes {format_bytes(INSTALL_ROOM_BYTES)} on {probe.host}, and {probe.home} has "
+        f"rbee takes {format_bytes(INSTALL_ROOM_BYTES)} on {node}, and {probe.home} has "
         f"{format_bytes(free_bytes)} free",
-        hint=f"Free space there. {_HOME}",
+        hint=f"Free space there. {_other_home(node)}",
         details={"needed_bytes": INSTALL_ROOM_BYTES, "free_bytes": free_bytes},
     )
 
 
-def _python_finding(probe: Probe, python: Python | None) -> Finding:
+def _python_finding(probe: Probe, python: Python | None, node: str) -> Finding:
     if python is None:
-        return Finding("python", _no_python(probe).message, is_good=False)
+        return Finding("python", _no_python(probe, node).message, is_good=False)
     return Finding("python", f"{python.said} will do")
 
 
@@ -213,6 +223,8 @@ def _version_there(probe: Probe, mine: Mine) -> str:
 
 def _hive_finding(probe: Probe) -> Finding:
     hive = probe.hive
+    if probe.hive_damaged:
+        return Finding("hive", f"what a hive has noted of itself in {probe.home}/run cannot be read", is_good=False)
     if hive is None or not hive.alive:
         return Finding("hive", "no hive runs there")
     return Finding("hive", f"a hive runs there at {hive.url} (pid {hive.pid})")

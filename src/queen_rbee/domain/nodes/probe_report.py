@@ -7,9 +7,10 @@ import posixpath
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from ipaddress import IPv6Address
+from typing import Annotated, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from queen_rbee.domain.nodes.platform_tag import Libc, PlatformTag
 from rbee_shared.contracts.base import Wire
@@ -18,6 +19,8 @@ from rbee_shared.redaction import printable_line
 
 _DF = re.compile(r"\s\d+\s+\d+\s+(?P<free_kib>\d+)\s+\d+%\s")
 _FIRST_NUMBERS = re.compile(r"(\d{1,4})\.(\d{1,4})")
+_URL = re.compile(r"http://(?:\[(?P<ipv6>[\w:.%-]{2,64})\]|[A-Za-z0-9.-]{1,253}):(?P<port>[0-9]{1,5})", re.ASCII)
+_LAST_PORT = 65_535
 _KIB = 1024
 _SHOWN_CHARACTERS = 200
 _WORD = 64
@@ -87,10 +90,19 @@ class Installed(Wire):
     installed_at_unix: int
 
 
+def _of_a_program(url: str) -> str:
+    found = _URL.fullmatch(url)
+    if found is None or not 1 <= int(found["port"]) <= _LAST_PORT:
+        raise ValueError("not http with a host and a port")
+    if found["ipv6"]:
+        IPv6Address(found["ipv6"])
+    return url
+
+
 class HiveThere(Wire):
     """A hive of that home on that machine, as it says itself. `alive`: a process of that number runs."""
 
-    url: str
+    url: Annotated[str, AfterValidator(_of_a_program)]
     pid: int = Field(ge=1)
     instance: str
     alive: bool = False
@@ -101,7 +113,8 @@ class Probe:
     """Facts about one machine and the account on it.
 
     `home`: where rbee is or will be; `disk_free_bytes`: there, None when it could not be asked; `runs`: the version
-    that the installed rbee says, None when it does not run; `cpu`: what its processor can do.
+    that the installed rbee says, None when it does not run; `cpu`: what its processor can do; `hive_damaged`: the file
+    in which a hive says what it is says something else.
     """
 
     system: str
@@ -118,6 +131,7 @@ class Probe:
     installed: Installed | None
     runs: str | None
     hive: HiveThere | None
+    hive_damaged: bool = False
 
 
 def read_probe(printed: str, nonce: str, complaints: str = "") -> Probe:
@@ -148,6 +162,7 @@ def read_probe(printed: str, nonce: str, complaints: str = "") -> Probe:
         installed=_read(Installed, single.get("installed")),
         runs=single.get("runs") or None,
         hive=hive.model_copy(update={"alive": "alive" in single}) if hive else None,
+        hive_damaged=hive is None and "hive" in single,
     )
 
 

@@ -8,12 +8,13 @@ import errno
 import fcntl
 import json
 import os
+import select
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -61,7 +62,10 @@ class Voice:
 
 
 class Lifeline:
-    """Ends this program with `HungUp` in its main thread, once, when the queen was not heard for `silence_s`."""
+    """Ends this program with `HungUp` in its main thread, once, when the queen hangs up or is silent for `silence_s`.
+
+    She is heard all the time: by `listening`, or by who reads what she uploads and says `heard`.
+    """
 
     def __init__(self, silence_s: float) -> None:
         self._silence_s = silence_s
@@ -73,9 +77,17 @@ class Lifeline:
     def heard(self) -> None:
         self._heard_s = time.monotonic()
 
-    def listen(self) -> None:
-        """From now on nothing more comes than signs of life."""
-        threading.Thread(target=self._listen, daemon=True).start()
+    @contextmanager
+    def listening(self) -> Generator[None, None, None]:
+        """For the length of the block nothing comes but signs of life."""
+        over = threading.Event()
+        listener = threading.Thread(target=self._listen, args=[over], daemon=True)
+        listener.start()
+        try:
+            yield
+        finally:
+            over.set()
+            listener.join()
 
     def close(self) -> None:
         """What happens from now on is not to be interrupted."""
@@ -87,10 +99,14 @@ class Lifeline:
             time.sleep(min(self._silence_s, 1.0))
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def _listen(self) -> None:
-        while os.read(0, 4096):
+    def _listen(self, over: threading.Event) -> None:
+        while not over.is_set():
+            if not select.select([0], [], [], _POLL_S)[0]:
+                continue
+            if not os.read(0, 4096):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
             self.heard()
-        os.kill(os.getpid(), signal.SIGTERM)
 
     def _hung_up(self, *_: object) -> None:
         self.close()  # cleaning up is done in peace
@@ -98,28 +114,40 @@ class Lifeline:
 
 
 @contextmanager
-def only_one(home: Path, voice: Voice, wait_s: float) -> Generator[int, None, None]:
+def only_one(home: Path, voice: Voice, lifeline: Lifeline, wait_s: float) -> Generator[int, None, None]:
     """Hold the lock of `home`, which also tells that a queen has put rbee there. Yields its descriptor.
 
     What a program started here inherits it: as long as something of a killed one writes, nobody else begins.
     """
-    deadline_s = time.monotonic() + wait_s
-    told = False
-    while (descriptor := _try_lock(home / LOCK)) is None:
-        if time.monotonic() > deadline_s:
-            raise Refusal("busy", f"another installation has been under way in {home} for {wait_s:.0f} s")
-        if not told:
-            voice.tell("another installation is under way there; waiting for it")
-            told = True
-        time.sleep(_POLL_S)
+    with lifeline.listening():
+        descriptor = _locked(home, voice, wait_s)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _try_lock(path: Path) -> int | None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _PRIVATE_FILE)
+def _locked(home: Path, voice: Voice, wait_s: float) -> int:
+    deadline_s = time.monotonic() + wait_s
+    told = False
+    while (descriptor := _try_lock(home)) is None:
+        if time.monotonic() > deadline_s:
+            raise Refusal("busy", f"another installation has been under way in {home} for {wait_s:.0f} s")
+        if not told:
+            voice.tell("another installation is under way there; waiting for it")
+            told = True
+        time.sleep(_POLL_S)
+    return descriptor
+
+
+def _try_lock(home: Path) -> int | None:
+    """None: another one holds it, or takes it away with the home, as the first installation does when it fails."""
+    make_directory(home)
+    path = home / LOCK
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _PRIVATE_FILE)
+    except FileNotFoundError:
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(descriptor), path.stat()):
@@ -150,22 +178,28 @@ def make_directory(path: Path) -> None:
 
 
 def processes_of(directory: Path) -> list[int]:
-    """The processes whose command line names a file below `directory`: hives and workers are started so."""
+    """The processes that run from `directory`.
+
+    Their command lines name files below it, for hives and workers are started so; or, where there is a /proc, they have
+    files of it in memory, as compiled libraries are, whatever they were started by.
+    """
     below = [f"{path}{os.sep}".encode() for path in (directory, directory.resolve())]
-    return sorted(pid for pid, command in _command_lines() if any(path in command for path in below))
+    return sorted(pid for pid, traces in _traces() if any(path in traces for path in below))
 
 
-def _command_lines() -> list[tuple[int, bytes]]:
+def _traces() -> list[tuple[int, bytes]]:
+    """Every process, and the paths that tell what it runs."""
     if Path("/proc/self/cmdline").exists():
-        return [found for entry in Path("/proc").glob("[0-9]*") if (found := _from_proc(entry)) is not None]
+        return [(int(entry.name), _from_proc(entry)) for entry in Path("/proc").glob("[0-9]*")]
     return _from_ps()
 
 
-def _from_proc(entry: Path) -> tuple[int, bytes] | None:
-    try:
-        return int(entry.name), (entry / "cmdline").read_bytes()
-    except OSError:
-        return None  # it has just ended
+def _from_proc(entry: Path) -> bytes:
+    traces = b""
+    for name in ("cmdline", "maps"):
+        with suppress(OSError):  # another user's, or it has just ended
+            traces += (entry / name).read_bytes() + b"\n"
+    return traces
 
 
 def _from_ps() -> list[tuple[int, bytes]]:

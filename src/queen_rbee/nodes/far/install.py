@@ -23,8 +23,10 @@ from typing import IO, Any, NoReturn, cast
 from queen_rbee.nodes.far.ground import Lifeline, Refusal, Voice, conclude, make_directory, only_one
 from queen_rbee.nodes.far.steps import Steps
 from queen_rbee.nodes.far.versions import (
+    current_note,
     leave_as_it_was,
     make_current,
+    mend_previous,
     remove_half_made,
     remove_old,
     require_own_cluster,
@@ -74,17 +76,16 @@ def installed(order: Order, voice: Voice, lifeline: Lifeline) -> dict[str, Any]:
     """The note of what is installed now."""
     home = Path(order.home)
     require_own_cluster(home / "token", order.token)  # before the first sign of an installation
-    make_directory(home)
-    with only_one(home, voice, order.wait_s) as lock:
+    with only_one(home, voice, lifeline, order.wait_s) as lock:
         work = Installation(home, order, voice, lock)
         try:
-            require_own_cluster(home / "token", order.token)
-            remove_half_made(home)
-            work.receive(lifeline)
-            lifeline.listen()
-            note = work.make()
-            lifeline.close()
-            work.finish(note)
+            with lifeline.listening():
+                require_own_cluster(home / "token", order.token)
+                remove_half_made(home)
+                mend_previous(home)
+                note = work.is_there_already()
+            if note is None:
+                note = work.done(lifeline)
         except BaseException:
             lifeline.close()
             shutil.rmtree(work.directory, ignore_errors=True)
@@ -106,9 +107,38 @@ class Installation:
         self._id = f"{order.version}-{digest[:12]}-{os.urandom(3).hex()}"
         self.directory = home / "versions" / self._id
         self._upload = self.directory / _UPLOAD
-        self._steps = Steps(str(self.directory / "bin" / "python"), home, self._upload / "tmp", lock)
+        self._lock = lock
 
-    def receive(self, lifeline: Lifeline) -> None:
+    def is_there_already(self) -> dict[str, Any] | None:
+        """The note of the current version if it is this very one, and runs: somebody else was quicker.
+
+        The wheel tells: the libraries that belong to it are locked by a file in it.
+        """
+        note, mine = current_note(self._home), self._note()
+        if note is None or note.get("wheel_sha256") != mine["wheel_sha256"]:
+            return None
+        if any(type(note.get(name)) is not type(value) for name, value in mine.items()):
+            return None
+        try:
+            self._try_out(self._home / "versions" / note["id"])
+        except (Refusal, OSError):
+            return None
+        self._voice.tell(f"rbee {self._order.version} is there already")
+        write_token(self._home / "token", self._order.token)
+        return note
+
+    def done(self, lifeline: Lifeline) -> dict[str, Any]:
+        """Its note, when it is the current version."""
+        self._voice.say(ready=True)  # until now the queen has sent nothing but signs of life
+        self._receive(lifeline)
+        with lifeline.listening():
+            self._make()
+        lifeline.close()
+        note = self._note()
+        self._finish(note)
+        return note
+
+    def _receive(self, lifeline: Lifeline) -> None:
         """Every file that was announced, whole and unharmed."""
         make_directory(self._upload / "tmp")
         lacking = dict(self._order.files)
@@ -126,31 +156,32 @@ class Installation:
         if lacking:
             raise Refusal("interrupted", f"the upload broke off: {len(lacking)} files are missing")
 
-    def make(self) -> dict[str, Any]:
+    def _make(self) -> None:
         """The environment with everything in it, tried."""
-        order, voice = self._order, self._voice
-        voice.tell(f"making an environment with Python {sys.version.split()[0]}")
+        self._voice.tell(f"making an environment with Python {sys.version.split()[0]}")
         try:
             venv.EnvBuilder(symlinks=True).create(self.directory)
         except ValueError as error:  # a colon in the path
             raise Refusal("step", str(error)) from None
         self._install_pip()
         self._install_all()
-        self._try_out()
+        self._try_out(self.directory)
+
+    def _note(self) -> dict[str, Any]:
         return {
             "id": self._id,
-            "version": order.version,
-            "wheel_sha256": order.files[order.wheel][1],
+            "version": self._order.version,
+            "wheel_sha256": self._order.files[self._order.wheel][1],
             "python": sys.version.split()[0],
             "installed_at_unix": int(time.time()),
         }
 
-    def finish(self, note: dict[str, Any]) -> None:
+    def _finish(self, note: dict[str, Any]) -> None:
         """The moment from which it is the current one."""
         self._place_engines()
         shutil.rmtree(self._upload)
         write_token(self._home / "token", self._order.token)
-        make_current(self._home, self._id, json.dumps(note))
+        make_current(self._home, note)
 
     def _keep(self, name: str, content: IO[bytes], expected: list[Any]) -> None:
         path = self._upload / name
@@ -171,7 +202,7 @@ class Installation:
             # a pure wheel is installed by unpacking it: a pip that installs pip from an archive takes seconds
             shutil.unpack_archive(self._upload / sent, sysconfig.get_path("purelib", "venv", self._scheme()), "zip")
         elif _bundled_pip():
-            self._steps.run("installing pip", ["ensurepip"])
+            self._steps(self.directory).run("installing pip", ["ensurepip"])
         else:
             raise Refusal("step", "there is no pip: neither has this Python one, nor the queen")
 
@@ -192,14 +223,20 @@ class Installation:
                 f"library {begun} of {total}" if begun < total else f"writing {total} libraries to the disk"
             )
 
-        self._steps.run("installing rbee", [*_PIP_INSTALL, *source, "-r", str(lock), "-r", str(own)], hear)
+        self._steps(self.directory).run(
+            "installing rbee", [*_PIP_INSTALL, *source, "-r", str(lock), "-r", str(own)], hear
+        )
 
     def _scheme(self) -> dict[str, str]:
         return {"base": str(self.directory), "platbase": str(self.directory)}
 
-    def _try_out(self) -> None:
+    def _steps(self, directory: Path) -> Steps:
+        """Run by the Python of the version in `directory`."""
+        return Steps(str(directory / "bin" / "python"), self._home, self._upload / "tmp", self._lock)
+
+    def _try_out(self, directory: Path) -> None:
         self._voice.tell("trying it out")
-        lines = self._steps.run("trying out rbee-hive", [str(self.directory / "bin" / "rbee-hive"), "--version"])
+        lines = self._steps(directory).run("trying out rbee-hive", [str(directory / "bin" / "rbee-hive"), "--version"])
         if not any(line.split()[-1:] == [self._order.version] for line in lines):
             raise Refusal("step", f"rbee-hive does not say that it is {self._order.version}", tuple(lines))
 
@@ -207,23 +244,29 @@ class Installation:
         for wheel in (self._upload / "engines").glob("*/*.whl"):
             directory = self._home / "wheels" / wheel.parent.name
             make_directory(directory)
+            wheel.replace(directory / wheel.name)  # at every moment there is one, for the hive that may run there
             for older in directory.glob("*.whl"):
-                older.unlink()
-            wheel.rename(directory / wheel.name)
+                if older.name != wheel.name:
+                    older.unlink()
 
 
 class _Heard:
-    """Stdin as a file for `tarfile`, which reads whole blocks; every byte is a sign of life."""
+    """Stdin as a file for `tarfile`, which reads whole blocks; every byte is a sign of life.
+
+    Line breaks before the first block are only that: they were on their way when the upload was asked for.
+    """
 
     def __init__(self, lifeline: Lifeline) -> None:
         self._lifeline = lifeline
+        self._has_begun = False
 
     def read(self, count: int) -> bytes:
         stdin = cast("io.BufferedReader", sys.stdin.buffer)
         data = b""
         while len(data) < count and (chunk := stdin.read1(count - len(data))):
             self._lifeline.heard()
-            data += chunk
+            data += chunk if self._has_begun else chunk.lstrip(b"\n")
+            self._has_begun = self._has_begun or bool(data)
         return data
 
 

@@ -4,6 +4,7 @@ Refuses while anything of it runs, and where the directory is not one that a que
 are removed, never followed. Broken off, it can be done again: the sign by which it knows the directory goes last.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ _INSTALLERS = ("current", "previous", "versions", "wheels", ".current.*", ".prev
 _MODELS = ("models", "models.db*")
 _HIVES = ("workers", "workers.db*", "logs", "run", "token")
 _OF_A_QUEEN = "queen.db"
+_IN_USE_AGAIN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT)
 
 
 @dataclass(frozen=True)
@@ -38,24 +40,25 @@ def main(order_json: str) -> NoReturn:
     """Do it, and say how it ended."""
     order = Order(**json.loads(order_json))
     voice, lifeline = Voice(order.nonce), Lifeline(order.silence_s)
-    lifeline.listen()
-    conclude(voice, lifeline, lambda: removed(order, voice))
+    conclude(voice, lifeline, lambda: removed(order, voice, lifeline))
 
 
-def removed(order: Order, voice: Voice) -> dict[str, Any]:
+def removed(order: Order, voice: Voice, lifeline: Lifeline) -> dict[str, Any]:
     """How much was freed, and what stays."""
     home = Path(order.home)
     if not home.exists():
         return {"freed_bytes": 0, "left": []}
     require_ours(home)
     require_own_cluster(home / "token", order.token)
-    with only_one(home, voice, order.wait_s):
+    with only_one(home, voice, lifeline, order.wait_s), lifeline.listening():
+        require_own_cluster(home / "token", order.token)  # whoever was waited for may have brought another one
         require_at_rest(home)
         freed_bytes = sum(_remove(path) for path in _doomed(home, keep_models=order.keep_models))
         left = sorted(path.name for path in home.iterdir() if path.name != LOCK)
+        lifeline.close()
         (home / LOCK).unlink()
-    if not left and not home.is_symlink():
-        home.rmdir()
+        if not left and not home.is_symlink():
+            _remove_empty(home)
     return {"freed_bytes": freed_bytes, "left": left}
 
 
@@ -95,6 +98,15 @@ def _remove(path: Path) -> int:
     size = _size_bytes(path) + sum(_size_bytes(below) for below in path.rglob("*"))
     shutil.rmtree(path)
     return size
+
+
+def _remove_empty(home: Path) -> None:
+    """The next installation may be in it already: from the moment on in which the lock went."""
+    try:
+        home.rmdir()
+    except OSError as error:
+        if error.errno not in _IN_USE_AGAIN:
+            raise
 
 
 def _size_bytes(path: Path) -> int:

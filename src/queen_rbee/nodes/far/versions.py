@@ -1,14 +1,17 @@
 """The versions of rbee in a home, and which of them is the current one.
 
 `HOME/versions/<id>` with an `installed.json` is a whole one; `HOME/current` and `HOME/previous` are links to two of
-them, each pointing at every moment to a whole one. One that a process runs from is never removed.
+them, each pointing at every moment to a whole one. The note of the current one says which one it `replaces`, so a kill
+between the two links loses nothing. One that a process runs from is never removed.
 """
 
 import hashlib
+import json
 import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from queen_rbee.nodes.far.ground import LOCK, Refusal, is_held, processes_of
 
@@ -17,13 +20,29 @@ _DRAFTS = (".current.*", ".previous.*", ".token.*")
 _PRIVATE_FILE = 0o600
 
 
-def make_current(home: Path, version_id: str, note: str) -> None:
-    """From here on it is the current one. `note`: what its `installed.json` says."""
-    _write(home / "versions" / version_id / NOTE, note)
-    was = _target(home / "current")
-    if was is not None:
-        _point(home / "previous", was)
-    _point(home / "current", _link_text(version_id))
+def make_current(home: Path, note: dict[str, Any]) -> None:
+    """From here on the version of that note is the current one, and the one that it replaces is the previous one."""
+    _write(home / "versions" / note["id"] / NOTE, json.dumps({**note, "replaces": _replaced_by(home, note)}))
+    _point(home / "current", _link_text(note["id"]))
+    with suppress(OSError):  # the next installation mends it
+        mend_previous(home)
+
+
+def current_note(home: Path) -> dict[str, Any] | None:
+    """What the current version says of itself; None where there is none, or its note is damaged."""
+    try:
+        note = json.loads((home / "current" / NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    is_its_own = isinstance(note, dict) and _target(home / "current") == _link_text(str(note.get("id")))
+    return note if is_its_own else None
+
+
+def mend_previous(home: Path) -> None:
+    """Have `previous` point to what the current version has replaced, if that is still there."""
+    replaced = _replaced(home)
+    if replaced is not None and _target(home / "previous") != replaced:
+        _point(home / "previous", replaced)
 
 
 def require_own_cluster(path: Path, token: str | None) -> None:
@@ -62,6 +81,7 @@ def remove_half_made(home: Path) -> None:
 def remove_old(home: Path) -> None:
     """All but the current and the one before; what is in use, here or perhaps on another host, stays for now."""
     kept = {_target(home / name) for name in ("current", "previous")}
+    kept.add(_replaced(home))
     for version in _versions(home):
         if not (_link_text(version.name) in kept or processes_of(version) or _held_elsewhere(home)):
             shutil.rmtree(version, ignore_errors=True)
@@ -75,6 +95,22 @@ def leave_as_it_was(home: Path) -> None:
         (home / LOCK).unlink(missing_ok=True)
         with suppress(OSError):
             home.rmdir()
+
+
+def _replaced(home: Path) -> str | None:
+    """Where the version lies that the current one has replaced, as a link to it says it; None where there is none."""
+    version_id = (current_note(home) or {}).get("replaces")
+    if not isinstance(version_id, str) or not (home / "versions" / version_id / NOTE).is_file():
+        return None
+    return _link_text(version_id)
+
+
+def _replaced_by(home: Path, note: dict[str, Any]) -> str | None:
+    """One that is made anew, because it does not run any more, takes no other one's place but its own."""
+    was = current_note(home)
+    if was is None:
+        return None
+    return was.get("replaces") if was.get("wheel_sha256") == note["wheel_sha256"] else was["id"]
 
 
 def _held_elsewhere(home: Path) -> bool:

@@ -20,6 +20,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from tests.support.local_shell import NOISE, LocalShell, account
+from tests.support.struck import struck
 from tests.support.tiny_rbee import library, tiny_rbee, tiny_wheelhouse
 from typing_extensions import override
 
@@ -127,6 +128,16 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     return Installation(node.rbee, anyio.run(node.install, payload(own, own.tag, house, [])))
 
 
+@pytest.fixture(scope="session")
+def second(first: Installation, tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """Version 2.0 on it, with 1.0 as the one before."""
+    home = tmp_path_factory.mktemp("second")
+    node, own = Node(home, LocalShell(env=account(home))), tiny_rbee("2.0")
+    first.copied_to(node)
+    house = tiny_wheelhouse(tmp_path_factory.mktemp("house"), library("smallish"))
+    return Installation(node.rbee, anyio.run(node.install, payload(own, own.tag, house, [])))
+
+
 def target(link: Path) -> str:
     return str(link.readlink())
 
@@ -217,6 +228,27 @@ async def test_a_version_that_something_runs_from_is_not_removed(
     assert not directory.exists()
 
 
+async def test_nor_is_one_whose_process_was_started_through_the_link(
+    node: Node, parcel: Parcel, first: Installation
+) -> None:
+    """Its command line does not tell which version it was; what it has in memory does."""
+    directory = node.rbee / "versions" / first.copied_to(node).id
+    hold = "import mmap, sys, time; f = open(sys.argv[1]); m = mmap.mmap(f.fileno(), 0, access=1); time.sleep(300)"
+    python = f"{node.rbee}/current/bin/python"
+    with started([python, "-c", hold, f"{node.rbee}/current/installed.json"]) as hive:
+        await anyio.to_thread.run_sync(until_in_memory, directory, hive.pid)
+        for version in ("2.0", "3.0"):
+            await node.install(await parcel(tiny_rbee(version)))
+        assert directory.exists()
+
+
+def until_in_memory(directory: Path, pid: int) -> None:
+    deadline_s = time.monotonic() + 30
+    while str(directory) not in Path(f"/proc/{pid}/maps").read_text():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize(
     ("own", "words"),
     [
@@ -253,9 +285,9 @@ class Deadly(Payload):
         left_bytes = self.size_bytes // 3
         async for chunk in super().tar():
             yield chunk
-            left_bytes -= len(chunk)
-            if left_bytes < 0:
+            if 0 <= left_bytes < len(chunk):
                 self.kill()
+            left_bytes -= len(chunk)
 
 
 @pytest.mark.parametrize("step", ["upload", *STEPS])
@@ -275,6 +307,33 @@ async def test_killed_at_any_step_the_version_before_stays_and_the_next_one_tidi
     await node.install(update)
     assert node.current == "rbee-hive 2.0"
     assert len(node.versions) == 2
+
+
+@pytest.mark.parametrize(
+    ("event", "path"),
+    [
+        ("os.symlink", "/.current."),
+        ("os.rename", "/.current."),
+        ("os.symlink", "/.previous."),
+        ("os.rename", "/.previous."),
+        ("shutil.rmtree", "/versions/1.0-"),
+    ],
+)
+async def test_killed_between_any_two_steps_of_the_swap_no_version_is_lost(
+    event: str, path: str, node: Node, parcel: Parcel, second: Installation, tmp_path: Path
+) -> None:
+    before, update = second.copied_to(node), await parcel(tiny_rbee("3.0"))
+    python = struck(tmp_path, node.shell, event, path)
+    with pytest.raises(InstallFailedError, match="ended with status -9 before it was done"):
+        await install(replace(node.site, python=python), update, node.told.append, token=TOKEN)
+    assert node.current in {"rbee-hive 2.0", "rbee-hive 3.0"}
+    assert (node.rbee / "previous" / "installed.json").is_file()
+    assert target(node.rbee / "previous") != target(node.rbee / "current")
+
+    done = await node.install(update)
+    assert node.current == "rbee-hive 3.0"
+    assert target(node.rbee / "previous") == f"versions/{before.id}"
+    assert {version.name for version in node.versions} == {before.id, done.id}
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
@@ -320,15 +379,117 @@ async def test_two_at_once_come_one_after_the_other(node: Node, parcel: Parcel, 
     assert target(node.rbee / "previous") != target(node.rbee / "current")
 
 
+async def test_two_at_once_of_the_same_version_make_it_once_and_keep_the_one_before(
+    node: Node, parcel: Parcel, first: Installation
+) -> None:
+    before, update = first.copied_to(node), await parcel(tiny_rbee("2.0"))
+    done: list[Installed] = []
+
+    async def one(account: Node) -> None:
+        done.append(await account.install(update))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(one, node)
+        group.start_soon(one, Node(node.home, LocalShell(env=account(node.home))))
+    assert done[0] == done[1]
+    assert node.current == "rbee-hive 2.0"
+    assert target(node.rbee / "previous") == f"versions/{before.id}"
+    assert {version.name for version in node.versions} == {before.id, done[0].id}
+
+
+async def test_what_is_there_already_is_not_even_sent(node: Node, parcel: Parcel, first: Installation) -> None:
+    class Unsent(Payload):
+        @override
+        async def tar(self) -> AsyncGenerator[bytes]:
+            raise AssertionError("nobody has asked for it")
+            yield b""
+
+    there = first.copied_to(node)
+    assert await node.install(Unsent(**vars(await parcel()))) == there
+    assert [version.name for version in node.versions] == [there.id]
+
+
+@pytest.mark.parametrize("damage", ["the program", "the interpreter", "the note"])
+async def test_one_that_is_damaged_is_made_anew_and_the_one_before_stays(
+    damage: str, node: Node, parcel: Parcel, second: Installation
+) -> None:
+    damaged = second.copied_to(node)
+    directory, before = node.rbee / "versions" / damaged.id, target(node.rbee / "previous")
+    if damage == "the program":
+        (directory / "bin" / "rbee-hive").write_text("raise SystemExit(3)\n")
+    elif damage == "the interpreter":
+        (directory / "bin" / "python").unlink()
+    else:
+        (directory / "installed.json").write_text(json.dumps({"wheel_sha256": damaged.wheel_sha256, "id": damaged.id}))
+    done = await node.install(await parcel(tiny_rbee("2.0")))
+    assert node.current == "rbee-hive 2.0"
+    assert target(node.rbee / "previous") == before
+    assert [target(node.rbee / "current"), before] == [
+        f"versions/{done.id}",
+        "versions/" + min(version.name for version in node.versions),
+    ]
+    assert damaged.id not in {version.name for version in node.versions}
+
+
+@contextmanager
+def another_installation(node: Node) -> Generator[None]:
+    """Goes on for the length of the block."""
+    node.rbee.mkdir(exist_ok=True)
+    with (node.rbee / "install.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture
+def short_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("queen_rbee.nodes.installer.SILENCE_S", 3.0)
+    monkeypatch.setattr(far_program, "_SIGN_OF_LIFE_S", 0.2)
+
+
+@pytest.mark.usefixtures("short_silence")
 async def test_who_waits_too_long_for_another_one_is_told(
     node: Node, parcel: Parcel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("queen_rbee.nodes.installer._WAIT_S", 0.5)
-    node.rbee.mkdir()
-    with (node.rbee / "install.lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(InstallFailedError, match="another installation has been under way"):
-            await node.install(await parcel())
+    monkeypatch.setattr("queen_rbee.nodes.installer._WAIT_S", 8.0)
+    with another_installation(node), pytest.raises(InstallFailedError, match="another installation has been under way"):
+        await node.install(await parcel())
+
+
+@pytest.mark.usefixtures("short_silence")
+async def test_who_waits_longer_than_a_silence_gets_its_turn(node: Node, parcel: Parcel) -> None:
+    async with anyio.create_task_group() as group:
+        with another_installation(node):
+            group.start_soon(node.install, await parcel())
+            await anyio.sleep(6)
+            assert node.told[1:] == ["another installation is under way there; waiting for it"]
+    assert node.current == "rbee-hive 1.0"
+
+
+async def test_who_waits_ends_with_its_queen(node: Node, parcel: Parcel) -> None:
+    node.shell.grace_s = 60
+    with another_installation(node), anyio.fail_after(30), pytest.raises(RequestTimeoutError):
+        await node.install(await parcel(), limit_s=3)
+
+
+async def test_who_waits_ends_when_its_queen_falls_silent(
+    node: Node, parcel: Parcel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("queen_rbee.nodes.installer.SILENCE_S", 3.0)
+    monkeypatch.setattr(far_program, "_SIGN_OF_LIFE_S", 5.0)
+    with another_installation(node), pytest.raises(InstallFailedError, match="broken off"):
+        await node.install(await parcel())
+
+
+async def test_who_waits_for_one_that_fails_and_takes_the_home_away_makes_it_again(node: Node, parcel: Parcel) -> None:
+    async with anyio.create_task_group() as group:
+        with another_installation(node):
+            group.start_soon(node.install, await parcel())
+            with anyio.fail_after(30):
+                while len(node.told) < 2:  # noqa: ASYNC110 - until it waits
+                    await anyio.sleep(0.05)
+            (node.rbee / "install.lock").unlink()
+            node.rbee.rmdir()
+    assert node.current == "rbee-hive 1.0"
 
 
 async def test_another_clusters_account_is_refused_by_fingerprint(node: Node, parcel: Parcel) -> None:
@@ -383,6 +544,16 @@ async def test_a_file_that_changes_while_it_is_sent_is_noticed(node: Node, parce
     assert list(node.home.iterdir()) == []
 
 
+async def test_a_file_that_is_gone_before_it_is_sent_is_named(node: Node, parcel: Parcel) -> None:
+    sent = await parcel()
+    gone = next(part.source for part in sent.parts if isinstance(part.source, Path))
+    gone.unlink()
+    with pytest.raises(InstallFailedError, match=f"{gone.name} cannot be read: No such file") as caught:
+        await node.install(sent)
+    assert "again" in caught.value.hint
+    assert list(node.home.iterdir()) == []
+
+
 async def test_what_was_not_announced_is_not_taken(node: Node, parcel: Parcel) -> None:
     sent = await parcel()
 
@@ -402,7 +573,7 @@ async def test_without_an_index_the_next_step_is_a_wheelhouse(node: Node, parcel
     node.shell.env = account(node.home, PIP_INDEX_URL="http://127.0.0.1:9/simple")
     with pytest.raises(InstallFailedError, match="it reaches no package index") as caught:
         await node.install(await parcel(tiny_rbee(lock=lock), wheelhouse=False))
-    assert "rbee-keeper node wheelhouse NAME" in caught.value.hint
+    assert "rbee-keeper node wheelhouse mac" in caught.value.hint
     assert list(node.home.iterdir()) == []
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import anyio
 import pytest
 from tests.support.local_shell import NOISE, LocalShell, account
+from tests.support.struck import struck
 
 from queen_rbee.nodes.far_program import Site
 from queen_rbee.nodes.installer import Removed, uninstall
@@ -195,6 +196,33 @@ async def test_it_waits_for_an_installation_and_says_so(site: Site, monkeypatch:
         with pytest.raises(InstallFailedError, match="another installation"):
             await uninstall(site, told.append, token=TOKEN, keep_models=False)
     assert told == ["another installation is under way there; waiting for it"]
+
+
+async def test_the_next_installation_may_begin_when_this_one_has_ended(site: Site, tmp_path: Path) -> None:
+    assert isinstance(site.shell, LocalShell)
+    theirs = home_of(site) / "theirs"
+    python = struck(tmp_path, site.shell, "os.remove", "/install.lock", company=theirs)
+    assert (await removed(replace(site, python=python))).left == ()
+    assert theirs.exists()
+
+
+async def test_another_cluster_that_was_waited_for_keeps_what_it_has_installed(site: Site) -> None:
+    """There was no token when this began."""
+    (home_of(site) / "token").unlink()
+    told: list[str] = []
+
+    async def begin() -> None:
+        with pytest.raises(HiveOwnedError):
+            await uninstall(site, told.append, token=TOKEN, keep_models=False)
+
+    async with anyio.create_task_group() as group:
+        with (home_of(site) / "install.lock").open() as held, anyio.fail_after(30):
+            fcntl.flock(held, fcntl.LOCK_EX)
+            group.start_soon(begin)
+            while not told:  # noqa: ASYNC110 - until it waits
+                await anyio.sleep(0.05)
+            (home_of(site) / "token").write_text("somebody-elses\n")
+    assert "versions" in names(site)
 
 
 async def test_a_noisy_shell_of_another_kind_does_no_harm(site: Site) -> None:

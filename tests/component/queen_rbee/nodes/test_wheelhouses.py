@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,7 +65,7 @@ async def test_this_very_rbee_installs_from_a_wheelhouse_without_a_network(tmp_p
     found = await probe(shell, "~/.rbee")
     ours = account(tmp_path / "home", PATH=f"{PYTHON.parent}:/usr/bin:/bin")  # as compiled parts want it
     python = (await probe(LocalShell(env=ours), "~/.rbee")).pythons[0]
-    verdict = assess(replace(found, pythons=(python,)), mine, may_install=True).verdict
+    verdict = assess(replace(found, pythons=(python,)), mine, "mac", may_install=True).verdict
     assert isinstance(verdict, Install)
     assert verdict.wheelhouse
     site = Site(shell, "mac", found.home, verdict.python.path)
@@ -77,7 +78,7 @@ async def test_this_very_rbee_installs_from_a_wheelhouse_without_a_network(tmp_p
     ask = "import sys, numpy, llguidance, rbee_hive.__main__; print(sys.prefix); print(numpy.__version__)"
     asked = await anyio.run_process([version.python, "-I", "-c", ask], env=env)
     assert asked.stdout.decode().splitlines() == [version.directory, importlib.metadata.version("numpy")]
-    assert assess(await probe(shell, "~/.rbee"), mine, may_install=False).verdict == Ready(done)
+    assert assess(await probe(shell, "~/.rbee"), mine, "mac", may_install=False).verdict == Ready(done)
 
     await uninstall(site, told.append, token="t", keep_models=False)
     assert list((tmp_path / "home").iterdir()) == []
@@ -103,6 +104,69 @@ async def test_one_for_other_locks_does_not_count_and_a_new_one_replaces_it(tmp_
     await make_wheelhouse(home, later, own.tag, lambda _: None)
     assert await anyio.to_thread.run_sync(current) == (2, frozenset({own.tag.name}), frozenset())
     assert [path.name for path in root(home).iterdir()] == [own.tag.name]
+
+
+def an_hour_and_a_half_old(path: Path) -> Path:
+    then = time.time() - 5400
+    os.utime(path, (then, then))
+    return path
+
+
+async def test_many_at_once_are_all_whole_and_one_of_them_stays(tmp_path: Path) -> None:
+    home, own = Home(tmp_path), tiny_rbee(lock=installed_lock("idna", "h11"))
+    async with anyio.create_task_group() as group:
+        for _ in range(8):
+            group.start_soon(make_wheelhouse, home, own, own.tag, lambda _: None)
+    assert [path.name for path in root(home).iterdir()] == [own.tag.name]
+    house = await anyio.to_thread.run_sync(current_wheelhouse, home, own, own.tag.name)
+    assert house is not None
+    assert len(house.files) == 2
+
+
+async def test_what_killed_queens_left_is_removed_and_what_others_make_is_not(tmp_path: Path) -> None:
+    home, own = Home(tmp_path), tiny_rbee(lock=installed_lock("idna"))
+    for name in ("linux-cp399.1f.partial", "linux-cp399.2f.partial", f"{own.tag.name}.3f.old"):
+        (root(home) / name).mkdir(parents=True)
+    (root(home) / own.tag.name).mkdir()
+    an_hour_and_a_half_old(root(home) / "linux-cp399.1f.partial")
+    await make_wheelhouse(home, own, own.tag, lambda _: None)
+    assert {path.name for path in root(home).iterdir()} == {own.tag.name, "linux-cp399.2f.partial"}
+
+
+async def test_one_whose_successor_never_came_is_there_again(tmp_path: Path) -> None:
+    home, own = Home(tmp_path), tiny_rbee(lock=installed_lock("idna"))
+    (root(home) / "linux-cp399.1f.old").mkdir(parents=True)
+    await make_wheelhouse(home, own, own.tag, lambda _: None)
+    assert {path.name for path in root(home).iterdir()} == {own.tag.name, "linux-cp399"}
+
+
+@pytest.mark.allow_blocking("looks for the directory in which one is being made")
+async def test_one_that_cannot_get_its_place_leaves_it_to_the_one_before(tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("needs root to mount a disk in its place")
+    home, own = Home(tmp_path), tiny_rbee(lock=installed_lock("idna"))
+    before = await make_wheelhouse(home, own, own.tag, lambda _: None)
+    mounted: list[Path] = []
+
+    def mount(_: str) -> None:
+        mounted.extend(root(home).glob("*.partial"))
+        subprocess.run(["mount", "-t", "tmpfs", "none", str(mounted[0])], check=True)
+
+    try:
+        with pytest.raises(InstallFailedError, match="busy"):
+            await make_wheelhouse(home, own, own.tag, mount)
+    finally:
+        await anyio.run_process(["umount", str(mounted[0])])
+    assert await anyio.to_thread.run_sync(current_wheelhouse, home, own, own.tag.name) == before
+
+
+async def test_where_none_can_be_made_people_are_told(tmp_path: Path) -> None:
+    (tmp_path / "wheelhouse").touch()
+    own = replace(tiny_rbee(), engine="cpu-1")
+    with pytest.raises(InstallFailedError, match="wheelhouse"):
+        await make_wheelhouse(Home(tmp_path), own, own.tag, print)
+    with pytest.raises(InstallFailedError, match="wheelhouse"):
+        await anyio.to_thread.run_sync(own_engine, Home(tmp_path), own)
 
 
 async def test_half_made_ones_do_not_count(tmp_path: Path) -> None:
@@ -190,6 +254,21 @@ async def test_the_own_engine_is_a_wheel_that_loads_elsewhere(tmp_path: Path) ->
     ask = "import sys; sys.path.insert(0, sys.argv[1]); import llama_cpp; print(llama_cpp.__file__)"
     asked = await anyio.run_process([sys.executable, "-c", ask, str(tmp_path / "site")], stderr=subprocess.DEVNULL)
     assert asked.stdout.decode().startswith(str(tmp_path))
+
+
+async def test_the_own_engine_is_packed_for_several_nodes_at_once(tmp_path: Path) -> None:
+    own = replace(tiny_rbee(), engine="cpu-1")
+    directory = root(Home(tmp_path)) / "engines" / "cpu-1"
+    directory.mkdir(parents=True)
+    left, fresh = directory / "a.whl.1f.partial", directory / "a.whl.2f.partial"
+    left.touch()
+    fresh.touch()
+    an_hour_and_a_half_old(left)
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(anyio.to_thread.run_sync, own_engine, Home(tmp_path), own)
+    assert {path.suffix for path in directory.iterdir()} == {".whl", ".partial"}
+    assert list(directory.glob("*.partial")) == [fresh]
 
 
 async def test_a_queen_without_an_engine_has_none_to_send(tmp_path: Path) -> None:

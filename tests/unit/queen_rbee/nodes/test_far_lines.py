@@ -50,19 +50,19 @@ def test_a_line_without_an_end_takes_bounded_memory_and_the_next_one_is_in_step(
 @pytest.mark.parametrize(
     ("why", "lines", "code", "words", "hint"),
     [
-        ("token", [], "HIVE_OWNED", "it broke", "another --home"),
-        ("running", [], "INSTALL_FAILED", "it broke", "node stop"),
+        ("token", [], "HIVE_OWNED", "it broke", "node add mac --home"),
+        ("running", [], "INSTALL_FAILED", "it broke", "node stop mac."),
         ("busy", [], "INSTALL_FAILED", "it broke", "the other installation"),
         ("foreign", [], "INSTALL_FAILED", "it broke", "by hand"),
         ("step", ["ERROR: [Errno 28] No space left on device"], "DISK_FULL", "the disk is full", "Free space"),
         ("system", ["OSError: Disk quota exceeded"], "DISK_FULL", "the disk is full", "Free space"),
-        ("step", ["Temporary failure in name resolution"], "INSTALL_FAILED", "no package index", "node wheelhouse"),
+        ("step", ["Temporary failure in name resolution"], "INSTALL_FAILED", "package index", "node wheelhouse mac,"),
         ("step", ["Connection to x timed out."], "INSTALL_FAILED", "no package index", "node wheelhouse"),
         ("step", ["DO NOT MATCH THE HASHES"], "INSTALL_FAILED", "not the one that was locked", "other files"),
         ("step", ["No matching distribution found for a==7.2"], "INSTALL_FAILED", "no a==7.2 for it", "wheelhouse"),
         ("step", ["Got x", "ERROR: odd", "note: y"], "INSTALL_FAILED", "it broke: ERROR: odd", "Read the lines"),
         ("step", ["just words"], "INSTALL_FAILED", "it broke: just words", "Read the lines"),
-        ("interrupted", [], "INSTALL_FAILED", "it broke", "Read the lines"),
+        ("interrupted", [], "INSTALL_FAILED", "it broke", "Run the command again"),
     ],
 )  # fmt: skip
 def test_why_it_failed_becomes_an_error_with_a_next_step(
@@ -73,6 +73,14 @@ def test_why_it_failed_becomes_an_error_with_a_next_step(
     assert error.message.startswith("mac: ")
     assert words in error.message
     assert hint in error.hint
+    assert "NAME" not in error.hint
+
+
+def test_a_library_that_is_lacking_here_has_a_next_step_of_its_own() -> None:
+    said = {"why": "step", "text": "it broke", "lines": ["Network is unreachable"]}
+    assert far_error(said, "darwin-arm64-cp311", lacking_hint="See which index pip uses here.").hint == (
+        "See which index pip uses here."
+    )
 
 
 @pytest.mark.parametrize("said", [None, {}, {"why": "no such", "text": ""}, {"why": "step"}, [], "x"])

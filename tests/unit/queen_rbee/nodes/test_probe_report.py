@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
@@ -85,6 +86,43 @@ def test_a_hive_whose_process_is_gone_is_not_alive() -> None:
 def test_damaged_notes_count_as_none(damaged: str) -> None:
     probe = read_probe(printed(installed=damaged, hive=damaged, python=damaged), NONCE)
     assert (probe.installed, probe.hive, probe.pythons) == (None, None, ())
+    assert probe.hive_damaged
+
+
+def test_where_no_hive_was_nothing_of_it_is_damaged() -> None:
+    assert not read_probe(printed(), NONCE).hive_damaged
+    assert not read_probe(printed(hive=None), NONCE).hive_damaged
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:99999", "http://127.0.0.1:0", "http://127.0.0.1", "http://127.0.0.1:", "http://:9200",
+        "http://[::1:1", "http://[::1]", "http://[::1::2]:9200", "http://[vi.x]:9200", "http://::1:9200",
+        "https://127.0.0.1:9200", "unix:/tmp/x", "", "http://me:pass@127.0.0.1:9200", "http://127.0.0.1:9200/x",
+        "http://127.0.0.1:9200\n", "http://127.0.0.1:\u0661\u0662", "http://\u2100.example:9200",
+    ],
+)  # fmt: skip
+def test_a_hive_that_names_no_url_of_a_program_counts_as_damaged(url: str) -> None:
+    probe = read_probe(printed(hive=json.dumps({**HIVE, "url": url})), NONCE)
+    assert (probe.hive, probe.hive_damaged) == (None, True)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1", "http://mac.home.arpa:65535", "http://[::1]:9200", "http://[fe80::1%eth0]:9200"]
+)
+def test_a_hive_may_listen_on_any_address(url: str) -> None:
+    hive = read_probe(printed(hive=json.dumps({**HIVE, "url": url})), NONCE).hive
+    assert hive is not None
+    assert hive.url == url
+
+
+@given(st.from_regex(r"http://[\[\]:.%0-9a-v@/]{0,20}:[0-9]{0,6}", fullmatch=True))
+def test_whatever_url_is_taken_can_be_read_by_who_calls_it(url: str) -> None:
+    hive = read_probe(printed(hive=json.dumps({**HIVE, "url": url})), NONCE).hive
+    if hive is not None:
+        assert urlsplit(hive.url).port
+        assert urlsplit(hive.url).hostname
 
 
 def test_an_installed_version_cannot_lead_out_of_its_directory() -> None:
