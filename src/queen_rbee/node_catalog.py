@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from queen_rbee.domain.nodes.node import KnownDevice, Node
 from rbee_shared.contracts.nodes import Devices, NodeFault, Transport
-from rbee_shared.errors import NodeNotFoundError, RbeeError
+from rbee_shared.errors import RbeeError
 from rbee_shared.ids import new_secret
 from rbee_shared.sqlite import Quarantined, open_database, transaction
 
@@ -43,7 +43,7 @@ class NodeCatalog:
             yield cls(db, path)
 
     async def begin_epoch(self) -> int:
-        """A number larger than every one before: of a start of the queen, or of a hive that she takes anew."""
+        """A number larger than every one before, for a hive that she starts, takes over or welcomes again."""
         epoch = 0
         async with self._transaction():
             cursor = await self._db.execute("INSERT INTO epochs (begun_unix) VALUES (?)", (int(time.time()),))
@@ -67,23 +67,10 @@ class NodeCatalog:
             models.setdefault(row["hive"], set()).add(row["name"])
         devices: dict[str, list[KnownDevice]] = {}
         for row in await self._db.execute_fetchall("SELECT * FROM devices ORDER BY hive, id"):
-            device = KnownDevice(row["id"], row["backend"], row["memory_bytes"])
+            device = KnownDevice(row["id"], row["backend"], row["memory_bytes"], row["name"])
             devices.setdefault(row["hive"], []).append(device)
         rows = await self._db.execute_fetchall("SELECT * FROM hives ORDER BY name")
         return tuple(_node(row, models.get(row["name"], ()), tuple(devices.get(row["name"], ()))) for row in rows)
-
-    async def find(self, wanted: str) -> Node | None:
-        """The node of that name, else the one at that address."""
-        nodes = await self.nodes()
-        named = next((node for node in nodes if node.name == wanted), None)
-        return named or next((node for node in nodes if node.is_called(wanted)), None)
-
-    async def get(self, name: str) -> Node:
-        """Raises `NodeNotFoundError` for a name that is not in the catalog."""
-        if (node := await self.find(name)) is None:
-            known = ", ".join(node.name for node in await self.nodes()) or "none yet"
-            raise NodeNotFoundError(f"there is no node {name!r}; the nodes are: {known}")
-        return node
 
     async def add(self, name: str, *, transport: Transport) -> None:
         """Add a node; one that is there stays as it is."""
@@ -112,18 +99,21 @@ class NodeCatalog:
 
     async def seen(self, name: str, devices: Devices, *, version: str | None = None) -> None:
         """The node answered, and this is what it has now."""
-        now = int(time.time())
-        rows = [(name, "cpu", "cpu", devices.cpu.name, devices.cpu.ram_bytes)] if devices.cpu.offered else []
-        rows += [(name, gpu.id, gpu.backend, gpu.name, gpu.vram_bytes) for gpu in devices.gpus]
+        rows = [("cpu", "cpu", devices.cpu.name, devices.cpu.ram_bytes)] if devices.cpu.offered else []
+        rows += [(gpu.id, gpu.backend, gpu.name, gpu.vram_bytes) for gpu in devices.gpus]
         async with self._transaction():
             await self._db.execute(
-                "INSERT INTO hives (name, transport, added_at_unix, last_seen_unix) VALUES (?, 'local', ?, ?)"
-                " ON CONFLICT (name) DO UPDATE SET last_seen_unix = excluded.last_seen_unix, last_error = NULL",
-                (name, now, now),
+                "UPDATE hives SET last_seen_unix = ?, last_error = NULL, version = coalesce(?, version) WHERE name = ?",
+                (int(time.time()), version, name),
             )
-            await self._db.execute("UPDATE hives SET version = coalesce(?, version) WHERE name = ?", (version, name))
             await self._db.execute("DELETE FROM devices WHERE hive = ?", (name,))
-            await self._db.executemany("INSERT INTO devices VALUES (?, ?, ?, ?, ?)", rows)
+            await self._db.executemany(
+                "INSERT INTO devices SELECT name, ?, ?, ?, ? FROM hives WHERE name = ?", [(*row, name) for row in rows]
+            )
+
+    async def note_heard(self, name: str, heard_unix: int) -> None:
+        """When the node was last heard, in seconds."""
+        await self._set(name, "last_seen_unix", heard_unix)
 
     async def learn_models(self, name: str, names: Iterable[str]) -> None:
         """Every name under which the node knows a model now."""

@@ -39,5 +39,5 @@ def read_as(kind: type[WireT], answer: Mapping[str, Any], *, who: str) -> WireT:
 
 
 def fields_of(order: Wire) -> dict[str, Any]:
-    """An order as it is sent: what was not given is left out."""
-    return order.model_dump(mode="json", exclude_none=True)
+    """An order as it is sent: what was not given is left out, a null that was given is not."""
+    return order.model_dump(mode="json", exclude_unset=True)

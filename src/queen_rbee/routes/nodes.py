@@ -37,7 +37,7 @@ _ACTIONS: dict[str, Callable[[NodeActions, str, NodeAction, Errand], Awaitable[N
 
 @router.get("/v2/nodes")
 async def nodes(services: ServicesDep) -> NodeList:
-    """Every node of the catalog with what is known of it now."""
+    """Every node with what is known of it now."""
     return NodeList(nodes=await services.node_views.all())
 
 
@@ -49,21 +49,22 @@ async def node(name: str, services: ServicesDep) -> NodeView:
 
 @router.post("/v2/nodes", response_model=NodeOutcome)
 async def add(order: OrderDep, request: Request, services: ServicesDep) -> Response:
-    """Add a node, or change how it is reached."""
-    return await _done(request, services, lambda errand: services.nodes.add(order, errand))
+    """Add a node, or change what the order names of one."""
+    whole = await services.nodes.directory.completed(order)
+    return await _done(request, services, lambda errand: services.nodes.add(whole, errand))
 
 
 @router.delete("/v2/nodes/{name}", response_model=NodeOutcome)
 async def remove(name: str, request: Request, services: ServicesDep) -> Response:
     """Stop its hive, and forget it."""
-    await services.nodes.directory.get(name)  # while it can still be an HTTP status
+    await services.nodes.directory.look_up(name)  # while it can still be an HTTP status
     return await _done(request, services, lambda errand: services.nodes.remove(name, errand))
 
 
 @router.post("/v2/nodes/{name}/trust", response_model=NodeOutcome)
 async def trust(name: str, order: TrustDep, request: Request, services: ServicesDep) -> Response:
     """Accept the host key that it shows now."""
-    await services.nodes.directory.get(name)
+    await services.nodes.directory.look_up(name)
     return await _done(request, services, lambda errand: services.nodes.trust(name, order, errand))
 
 
@@ -72,7 +73,7 @@ async def act(name: str, action: str, options: ActionDep, request: Request, serv
     """Test, start, stop, install, update, uninstall, wheelhouse, drain, resume."""
     if (work := _ACTIONS.get(action)) is None:
         raise NotFoundError(f"a node cannot be told to {action[:64]!r}; it can: {', '.join(_ACTIONS)}, trust")
-    await services.nodes.directory.get(name)
+    await services.nodes.directory.look_up(name)
     return await _done(request, services, lambda errand: work(services.nodes, name, options, errand))
 
 

@@ -1,19 +1,20 @@
 """`node …`: the machines of the cluster. The queen reaches them over SSH; nothing but sshd and Python need be there."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from rbee_keeper.commands.consent import Yes, require_consent
 from rbee_keeper.commands.errands import Common, errand
 from rbee_keeper.commands.options import Check, Drain, Json, NodeName, QueenUrl, Quiet, TokenFile
 
 app = typer.Typer(help="Nodes: the machines of the cluster, reached over SSH.", no_args_is_help=True)
 
+_MEANT = "Say that you mean it: --yes; or leave them there: --keep-models."
+
 Fingerprint = Annotated[
     str | None, typer.Option(metavar="SHA256:…", help="Of its host key, for scripts; else it is shown and asked.")
 ]
-NoInstall = Annotated[bool, typer.Option("--no-install", help="Do not install or update rbee there.")]
 
 
 @app.command()
@@ -21,30 +22,41 @@ def add(
     name: Annotated[str, typer.Argument(help="What it is called here.")],
     *,
     host: Annotated[str | None, typer.Option(help="Its address, or a Host of ~/.ssh/config [NAME].")] = None,
-    port: Annotated[int | None, typer.Option(help="Of its SSH server [as ssh finds it].")] = None,
+    port: Annotated[str | None, typer.Option(metavar="N", help="Of its SSH server [as ssh finds it].")] = None,
     user: Annotated[str | None, typer.Option(help="Whose account there [as ssh finds it].")] = None,
-    key: Annotated[Path | None, typer.Option(help="A key file here [the agent and the usual keys].")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A file of the queen's machine, whose '~' is her home [agent, usual keys]."),
+    ] = None,
     transport: Annotated[str | None, typer.Option(help="ssh, or http beside it [ssh].")] = None,
-    hive_port: Annotated[int | None, typer.Option(help="Where its hive listens [9200].")] = None,
+    hive_port: Annotated[str | None, typer.Option(metavar="N", help="Where its hive listens [9200].")] = None,
     home: Annotated[str | None, typer.Option(help="Where rbee keeps its files there [~/.rbee].")] = None,
-    no_install: NoInstall = False,
+    install: Annotated[
+        bool | None,
+        typer.Option("--install/--no-install", help="Install and update rbee there when needed [--install]."),
+    ] = None,
     fingerprint: Fingerprint = None,
     queen_url: QueenUrl = None,
     token_file: TokenFile = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Take a machine into the cluster, or change what is known of it."""
+    """Take a machine into the cluster, or change what is known of it.
+
+    Of a node that is known only what is named changes. An empty value takes an option back to its default: --port ''.
+    """
     from rbee_keeper.errand import Need  # noqa: PLC0415
     from rbee_keeper.nodes.actions import Adding  # noqa: PLC0415
+    from rbee_keeper.nodes.key_files import key_for_queen  # noqa: PLC0415
+    from rbee_keeper.settings import load_settings  # noqa: PLC0415
     from rbee_keeper.wire_forms import order_of  # noqa: PLC0415
     from rbee_shared.contracts.nodes import NodeOrder  # noqa: PLC0415
 
     with errand(Common(queen_url, token_file, json, quiet)) as go:
-        key_file = None if key is None else str(key.expanduser().absolute())
+        is_elsewhere = load_settings(queen_url=queen_url).queen_url is not None
         order = order_of(
-            NodeOrder, name=name, host=host, port=port, user=user, key=key_file, transport=transport,
-            hive_port=hive_port, home=home, install=not no_install, fingerprint=fingerprint,
+            NodeOrder, name=name, host=host, port=port, user=user, transport=transport, hive_port=hive_port, home=home,
+            key=key_for_queen(key, is_elsewhere=is_elsewhere), install=install, fingerprint=fingerprint,
         )  # fmt: skip
         go(Need.CHANGES, Adding(order))
 
@@ -127,7 +139,7 @@ def try_out(
 def start(
     name: NodeName,
     *,
-    no_install: NoInstall = False,
+    no_install: Annotated[bool, typer.Option("--no-install", help="Do not install or update rbee there.")] = False,
     queen_url: QueenUrl = None,
     token_file: TokenFile = None,
     json: Json = False,
@@ -235,17 +247,22 @@ def uninstall(
     name: NodeName,
     *,
     keep_models: Annotated[bool, typer.Option("--keep-models", help="Leave the models there.")] = False,
+    yes: Yes = False,
     queen_url: QueenUrl = None,
     token_file: TokenFile = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Leave the account on a node as it was before."""
+    """Leave the account on a node as it was before: models that were fetched there are deleted too."""
     from rbee_keeper.errand import Need  # noqa: PLC0415
     from rbee_keeper.nodes.actions import Action  # noqa: PLC0415
     from rbee_shared.contracts.nodes import NodeAction  # noqa: PLC0415
 
     with errand(Common(queen_url, token_file, json, quiet)) as go:
+        if not yes and not keep_models:
+            require_consent(
+                f"Remove rbee and all its models from {name}?", f"{name} would lose its models", hint=_MEANT
+            )
         go(Need.CHANGES, Action(name, "uninstall", NodeAction(keep_models=keep_models)))
 
 

@@ -1,18 +1,16 @@
 """`pool models …`: the model catalogs of nodes and their files."""
 
-import sys
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
+from rbee_keeper.commands.consent import Yes, require_consent
 from rbee_keeper.commands.errands import Common, asked_of
 from rbee_keeper.commands.options import Host, Json, ModelName, QueenUrl, Quiet, TokenFile
 
 app = typer.Typer(help="Models: the catalogs of nodes and their files.", no_args_is_help=True)
 
 _CATALOG = "the model catalog"
-_FAILED = 1
 
 
 @app.command()
@@ -136,7 +134,7 @@ def unregister(
 def remove(
     model: ModelName,
     *,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     host: Host = None,
     queen_url: QueenUrl = None,
     token_file: TokenFile = None,
@@ -148,21 +146,7 @@ def remove(
     from rbee_keeper.pool.hosts import ORDERING  # noqa: PLC0415
 
     with asked_of(host, Common(queen_url, token_file, json, quiet)) as ask:
-        if not yes and not _agreed(model, host):
-            raise typer.Exit(_FAILED)
+        if not yes:
+            where = ", ".join(host or ("localhost",))
+            require_consent(f"Remove {model} and its files from {where}?", f"{model} would lose its files")
         ask(ORDERING, _CATALOG, models.remove(model, files=True))
-
-
-def _agreed(model: str, hosts: Sequence[str] | None) -> bool:
-    """Whether the person at the terminal says yes.
-
-    Raises:
-        InvalidRequestError: there is nobody to ask.
-    """
-    from rbee_shared.errors import InvalidRequestError  # noqa: PLC0415
-    from rbee_shared.redaction import printable_line  # noqa: PLC0415
-
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise InvalidRequestError(f"{model} would lose its files", hint="Say that you mean it: --yes.")
-    where = ", ".join(hosts or ("localhost",))
-    return typer.confirm(printable_line(f"Remove {model} and its files from {where}?"), err=True)

@@ -10,10 +10,12 @@ from rbee_keeper.tables import device_lines
 from rbee_shared.contracts.nodes import NodeState, NodeView
 from rbee_shared.redaction import printable_line
 from rbee_shared.tables import facts
-from rbee_shared.units import format_seconds
+from rbee_shared.units import format_bytes, format_seconds
 
 _HOUR_S, _DAY_S = 3600, 86_400
 _LOCAL = "local"
+_BYTES = "_bytes"
+_MOST_BYTES = 2**63
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class NodeTexts:
         rows = [
             (
                 node.name, state_of(node), where(node), node.transport, node.version or "-",
-                self.ago(node.last_seen_ms), ", ".join(_device_ids(node.devices)) or "-",
+                self.ago(node.last_seen_ms), ", ".join(_device_ids(node)) or "-",
             )
             for node in nodes
         ]  # fmt: skip
@@ -49,7 +51,7 @@ class NodeTexts:
             ("version", node.version),
             ("seen", self.ago(node.last_seen_ms)),
             ("workers", node.workers),
-            *(("device", line) for line in device_lines(node.devices)),
+            *(("device", line) for line in _device_lines(node)),
         ]
         return "\n".join([facts(pairs, width=width), *self.fault(node)])
 
@@ -108,7 +110,21 @@ def where(node: NodeView) -> str:
 
 def found(facts_found: Mapping[str, Any], width: int) -> str:
     """What an action found out, a fact on a line; empty where it says nothing."""
-    return facts([(name.replace("_", " "), _value(value)) for name, value in facts_found.items()], width=width)
+    return facts((pair for name, value in facts_found.items() for pair in _pairs(name, value)), width=width)
+
+
+def _pairs(name: str, value: object) -> Iterable[tuple[str, object]]:
+    """`size_bytes` is told scaled; what was found about each of several things, a line for each."""
+    if isinstance(value, list) and value and all(isinstance(part, Mapping) and "said" in part for part in value):
+        yield from ((_words(str(part.get("about", name))), _value(part["said"])) for part in value)
+    elif name.endswith(_BYTES) and isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MOST_BYTES:
+        yield _words(name.removesuffix(_BYTES)), format_bytes(value)
+    else:
+        yield _words(name), _value(value)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _value(value: object) -> str:
@@ -119,8 +135,19 @@ def _value(value: object) -> str:
     return json.dumps(value) if isinstance(value, Mapping | list) else "" if value is None else str(value)
 
 
-def _device_ids(devices: Mapping[str, Any] | None) -> Iterable[str]:
-    if devices is None:
+def _device_lines(node: NodeView) -> list[str]:
+    """What its hive tells; of one that sleeps what is remembered."""
+    if node.devices is not None:
+        return device_lines(node.devices)
+    return [
+        f"{known.id}: {known.name}, {format_bytes(known.memory_bytes)} when it was last up"
+        for known in node.known_devices
+    ]
+
+
+def _device_ids(node: NodeView) -> Iterable[str]:
+    if (devices := node.devices) is None:
+        yield from sorted((known.id for known in node.known_devices), key=lambda known: (known == "cpu", known))
         return
     gpus = devices.get("gpus")
     yield from (str(gpu.get("id")) for gpu in (gpus if isinstance(gpus, list) else ()) if isinstance(gpu, Mapping))

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rbee_shared.contracts.base import Wire
 from rbee_shared.contracts.workers import WorkerRecord
@@ -12,6 +12,7 @@ Transport = Literal["local", "ssh", "http"]
 NODE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 FINGERPRINT = r"^SHA256:[A-Za-z0-9+/]{43}$"
 REMOTE_PATH = r"^(~|/)[^\x00-\x1f\x7f]*$"
+KEY_FILE = r"^~?/[^\x00-\x1f\x7f]*$"
 
 
 class NodeState(StrEnum):
@@ -140,6 +141,15 @@ class NodeFault(Wire):
     at_ms: int
 
 
+class KnownDeviceView(Wire):
+    """A device that a node had when it was last asked."""
+
+    id: str
+    backend: str
+    name: str
+    memory_bytes: int
+
+
 class NodeView(Wire):
     """One node of `GET /v2/nodes`. `last_seen_ms` is UNIX time; host, port, user and key are those of SSH."""
 
@@ -157,7 +167,8 @@ class NodeView(Wire):
     version: str | None = None
     last_seen_ms: int | None = None
     last_error: NodeFault | None = None
-    devices: dict[str, Any] | None = None
+    devices: dict[str, Any] | None = Field(default=None, description="As its hive told; null while no hive is up.")
+    known_devices: tuple[KnownDeviceView, ...] = Field(default=(), description="What the catalog remembers of them.")
     workers: int = 0
 
 
@@ -168,22 +179,34 @@ class NodeList(Wire):
 class NodeOrder(Wire):
     """`POST /v2/nodes`: add a node, or change one of that name.
 
+    What is left out of a node that is known stays as it is. Null, or an empty string, is the default again.
+
     Without `fingerprint` a host whose key is not known yet is refused with `SSH_HOST_KEY_UNKNOWN`, whose details carry
     `fingerprint`, `key_type`, `host` and `port`: show them to a person, and send the order again with it.
     """
 
     name: str = Field(pattern=NODE_NAME)
-    host: str | None = Field(default=None, min_length=1, max_length=255, description="Null: the name.")
+    host: str | None = Field(default=None, max_length=255, description="Null: the name.")
     port: int | None = Field(
         default=None, ge=1, le=65_535, description="Of its SSH server; null: as ssh itself finds it."
     )
     user: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,63}$")
-    key: str | None = Field(default=None, max_length=1024, description="Null: the agent and the usual keys.")
+    key: str | None = Field(
+        default=None,
+        pattern=KEY_FILE,
+        max_length=1024,
+        description="A file of the queen's machine, from / or ~/; null: the agent and the usual keys.",
+    )
     transport: Literal["ssh", "http"] = "ssh"
     hive_port: int | None = Field(default=None, ge=1, le=65_535, description="Where its hive listens; null: 9200.")
     home: str | None = Field(default=None, pattern=REMOTE_PATH, max_length=1024)
     install: bool = True
     fingerprint: str | None = Field(default=None, pattern=FINGERPRINT)
+
+    @field_validator("host", "port", "user", "key", "hive_port", "home", mode="before")
+    @classmethod
+    def _empty_is_null(cls, value: object) -> object:
+        return None if value == "" else value
 
 
 class TrustOrder(Wire):

@@ -6,12 +6,11 @@ from importlib import resources
 from pathlib import Path
 
 import anyio
-import pytest
 
 from queen_rbee.domain.nodes.node import KnownDevice, Node
 from queen_rbee.node_catalog import NodeCatalog
 from rbee_shared.contracts.nodes import CpuDevice, Devices, GpuDevice
-from rbee_shared.errors import NodeNotFoundError, SshUnreachableError
+from rbee_shared.errors import SshUnreachableError
 from rbee_shared.sqlite import Quarantined
 
 CPU = CpuDevice(name="EPYC", cores=2, ram_bytes=8, free_bytes=8, ram_gb=1)
@@ -31,6 +30,7 @@ async def test_what_is_told_is_kept(tmp_path: Path) -> None:
         await catalog.add("localhost", transport="local")
         await catalog.seen("mac", Devices(cpu=CPU, gpus=(GPU,), models=1, workers=0), version="1.2")
         await catalog.learn_models("mac", ["tiny", "hf:a/b", "tiny"])
+        await catalog.note_heard("mac", 12)
         await catalog.drain("mac", drained=True)
         await catalog.note_serving("mac", serving=True)
         queen_id, epoch = await catalog.queen_id(), await catalog.begin_epoch()
@@ -39,8 +39,9 @@ async def test_what_is_told_is_kept(tmp_path: Path) -> None:
         local, mac = await catalog.nodes()
         assert (local.name, local.is_local, local.models) == ("localhost", True, frozenset())
         assert mac.models == {"tiny", "hf:a/b"}
-        assert mac.devices == (KnownDevice("cpu", "cpu", 8), KnownDevice("gpu0", "cuda", 24))
+        assert mac.devices == (KnownDevice("cpu", "cpu", 8, "EPYC"), KnownDevice("gpu0", "cuda", 24, "RTX"))
         assert (mac.drained, mac.serving, mac.version, mac.installs) == (True, True, "1.2", False)
+        assert mac.last_seen_unix == 12
         assert (mac.host, mac.port, mac.user, mac.key, mac.hive_port, mac.home) == (
             "10.0.0.3", 2222, "rita", "/k", 9300, "~/bee",
         )  # fmt: skip
@@ -48,37 +49,29 @@ async def test_what_is_told_is_kept(tmp_path: Path) -> None:
         assert await catalog.begin_epoch() > epoch
 
 
-async def test_a_name_or_an_address_finds_it_the_name_first(tmp_path: Path) -> None:
-    async with NodeCatalog.open(tmp_path / "queen.db", _never) as catalog:
-        await catalog.put(Node("a", "ssh", host="b"))
-        await catalog.put(Node("b", "ssh", host="a"))
-        assert (await catalog.get("a")).name == "a"
-        assert (await catalog.get("B")).name == "a"
-        with pytest.raises(NodeNotFoundError, match="the nodes are: a, b"):
-            await catalog.get("c")
-
-
 async def test_changing_how_it_is_reached_forgets_only_the_last_failure(tmp_path: Path) -> None:
     async with NodeCatalog.open(tmp_path / "queen.db", _never) as catalog:
         await catalog.put(MAC)
         await catalog.learn_models("mac", ["tiny"])
         await catalog.note_failure("mac", SshUnreachableError("nobody answers"))
-        failed = await catalog.get("mac")
+        (failed,) = await catalog.nodes()
         assert failed.last_error is not None
         assert (failed.last_error.code, failed.last_error.message) == ("SSH_UNREACHABLE", "nobody answers")
         await catalog.put(Node("mac", "http", host="10.0.0.4"))
-        changed = await catalog.get("mac")
+        (changed,) = await catalog.nodes()
         assert (changed.transport, changed.host, changed.user, changed.last_error) == ("http", "10.0.0.4", None, None)
         assert changed.models == {"tiny"}
 
 
-async def test_what_is_removed_takes_all_of_its_facts_along(tmp_path: Path) -> None:
+async def test_what_is_removed_takes_all_of_its_facts_along_and_stays_away(tmp_path: Path) -> None:
     async with NodeCatalog.open(tmp_path / "queen.db", _never) as catalog:
         await catalog.put(MAC)
         await catalog.seen("mac", Devices(cpu=CPU, models=0, workers=0))
         await catalog.learn_models("mac", ["tiny"])
         await catalog.remove("mac")
+        await catalog.seen("mac", Devices(cpu=CPU, gpus=(GPU,), models=0, workers=0))
         await catalog.learn_models("mac", ["late"])
+        await catalog.note_heard("mac", 5)
         await catalog.note_serving("mac", serving=True)
         assert await catalog.nodes() == ()
     with sqlite3.connect(tmp_path / "queen.db") as db:

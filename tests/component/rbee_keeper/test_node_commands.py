@@ -24,7 +24,7 @@ def test_adding_wakes_a_queen_and_puts_her_back_to_sleep(lab: KeeperLab) -> None
     assert done.out.decode().startswith("mac is in the catalog (rita@mac.home.arpa:2222, by ssh)\n")
     assert "queen: add mac: [31mred second" in done.err
     assert done.err.splitlines()[-1] == "queen: goodbye"
-    assert actions(lab) == [("add", "mac", {"name": "mac", "transport": "ssh", "install": True})]
+    assert actions(lab) == [("add", "mac", {"name": "mac"})]
     assert not lab.living()
 
 
@@ -40,10 +40,38 @@ def test_every_option_of_add_reaches_the_queen(cluster: KeeperLab) -> None:
     }  # fmt: skip
 
 
+def test_what_is_not_named_is_not_sent_and_an_empty_value_is_the_default(cluster: KeeperLab) -> None:
+    empty = ["--host", "", "--port", "", "--user", "", "--key", "", "--hive-port", "", "--home", ""]
+
+    assert cluster.keeper("node", "add", "mac", *empty, "--install").status == 0
+    assert cluster.keeper("node", "add", "mac", "--transport", "http").status == 0
+
+    reset = dict.fromkeys(["host", "port", "user", "key", "hive_port", "home"])
+    assert [body for _, _, body in actions(cluster)[-2:]] == [
+        {"name": "mac", **reset, "install": True},
+        {"name": "mac", "transport": "http"},
+    ]
+
+
+def test_a_key_is_a_file_of_the_queens_machine(lab: KeeperLab) -> None:
+    url = lab.start_queen("--cluster")
+
+    for key in ("~/.ssh/k", "/k"):
+        assert lab.keeper("node", "add", "mac", "--key", key, "--queen-url", url).status == 0
+        assert actions(lab)[-1][2]["key"] == key
+    relative = lab.keeper("node", "add", "mac", "--key", "k", env={"RBEE_QUEEN_URL": url})
+
+    assert (relative.status, len(actions(lab))) == (2, 2)
+    assert "k begins in a directory of this machine, and the queen is on another one" in relative.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["add", "../etc"], "name"),
+        (["add", "mac", "--port", "many"], "port"),
+        (["add", "mac", "--transport", ""], "transport"),
+        (["add", "mac", "--key", "~rita/k"], "key"),
         (["add", "mac", "--port", "0"], "port"),
         (["add", "mac", "--user", "a;b"], "user"),
         (["add", "mac", "--home", "relative"], "home"),
@@ -66,7 +94,7 @@ def test_wrong_usage_is_2_and_wakes_nobody(lab: KeeperLab, arguments: list[str],
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_an_action_says_what_is_true_now(cluster: KeeperLab, action: str) -> None:
-    done = cluster.keeper("node", action, "mac")
+    done = cluster.keeper("node", action, "mac", *(["--yes"] if action == "uninstall" else []))
 
     assert done.status == 0, done.err
     assert b"mac" in done.out.splitlines()[0]
@@ -75,8 +103,6 @@ def test_an_action_says_what_is_true_now(cluster: KeeperLab, action: str) -> Non
 
 
 def test_the_options_of_actions_reach_the_queen(cluster: KeeperLab) -> None:
-    plain = {"install": True, "check": False, "drain": False, "keep_models": False}
-
     checked = cluster.keeper("node", "update", "mac", "--check", "--drain")
     cluster.keeper("node", "uninstall", "mac", "--keep-models")
     cluster.keeper("node", "start", "pc", "--no-install")
@@ -84,10 +110,10 @@ def test_the_options_of_actions_reach_the_queen(cluster: KeeperLab) -> None:
     cluster.keeper("node", "remove", "pc")
 
     assert actions(cluster)[-5:] == [
-        ("update", "mac", {**plain, "check": True, "drain": True}),
-        ("uninstall", "mac", {**plain, "keep_models": True}),
-        ("start", "pc", {**plain, "install": False}),
-        ("stop", "pc", plain),
+        ("update", "mac", {"check": True, "drain": True}),
+        ("uninstall", "mac", {"keep_models": True}),
+        ("start", "pc", {"install": False}),
+        ("stop", "pc", {}),
         ("remove", "pc", {}),
     ]
     assert checked.out.startswith(b"what an update of mac would do\n")
@@ -108,7 +134,11 @@ def test_what_stays_running_wants_a_standing_queen(lab: KeeperLab) -> None:
 def test_stopping_where_the_queen_sleeps_is_done_already(lab: KeeperLab) -> None:
     done = lab.keeper("node", "stop", "mac")
 
-    assert (done.status, done.out) == (0, b"queen is asleep: no hive and no worker of hers runs\n")
+    assert done.status == 0
+    assert done.out == (
+        b"queen is asleep: no hive and no worker of hers runs; if she was killed, hers end by themselves "
+        b"within 25 s (70 s where she had adopted them)\n"
+    )
     assert not lab.notes("listening")
 
 
@@ -179,6 +209,15 @@ def test_a_failure_is_told_with_its_next_step(cluster: KeeperLab, when: str, cod
     assert document["error"]["hint"] == "do something else"
 
 
+@pytest.mark.parametrize("verb", ["stop", "uninstall"])
+def test_a_hive_that_was_not_stopped_is_never_said_to_be(cluster: KeeperLab, verb: str) -> None:
+    yes = ["--keep-models"] if verb == "uninstall" else []
+    done = cluster.keeper("node", verb, "fails-NODE_UNREACHABLE", *yes)
+
+    assert (done.status, done.out) == (3, b"")
+    assert "(NODE_UNREACHABLE)" in done.err
+
+
 @pytest.mark.parametrize(
     ("how", "code"), [("truncate", "STREAM_TRUNCATED"), ("die", "QUEEN_LOST"), ("garbage", "BAD_PEER")]
 )
@@ -224,7 +263,7 @@ def test_a_signal_hangs_up_and_puts_the_queen_to_sleep(lab: KeeperLab, number: s
 def test_a_long_action_is_never_silent(lab: KeeperLab) -> None:
     lab.start_queen("--action-s", "2.5")
 
-    done = lab.keeper("node", "uninstall", "mac")
+    done = lab.keeper("node", "uninstall", "mac", "--yes")
 
     assert done.status == 0
     assert "still waiting for rbee to be removed from mac" in done.err
@@ -248,6 +287,37 @@ def test_a_result_that_cannot_be_written_is_an_error(lab: KeeperLab) -> None:
         assert keeper.wait(30) == 5
     assert keeper.stderr is not None
     assert b"(DISK_FULL)" in keeper.stderr.read()
+
+
+# models that would be lost
+
+
+def test_without_a_terminal_uninstalling_wants_to_be_meant(lab: KeeperLab) -> None:
+    done = lab.keeper("node", "uninstall", "mac")
+
+    assert (done.status, done.out) == (2, b"")
+    assert "mac would lose its models" in done.err
+    assert "--yes; or leave them there: --keep-models" in done.err
+    assert not lab.notes("listening")
+
+
+@pytest.mark.parametrize(("answer", "status"), [(b"y\n", 0), (b"n\n", 1), (b"\n", 1), (b"\x03", 130)])
+def test_uninstalling_is_asked_about(lab: KeeperLab, terminals: list[Terminal], answer: bytes, status: int) -> None:
+    lab.start_queen("--cluster")
+    terminal = Terminal(lab, "node", "uninstall", "mac")
+    terminals.append(terminal)
+    lab.until(lambda: "Remove rbee and all its models from mac?" in terminal.read())
+
+    terminal.type(answer)
+
+    assert terminal.wait() == status
+    assert [action for action, _, _ in actions(lab)] == (["uninstall"] if status == 0 else [])
+
+
+def test_keeping_the_models_is_not_asked_about(lab: KeeperLab) -> None:
+    lab.start_queen("--cluster")
+    assert lab.keeper("node", "uninstall", "mac", "--keep-models").status == 0
+    assert actions(lab) == [("uninstall", "mac", {"keep_models": True})]
 
 
 # host keys

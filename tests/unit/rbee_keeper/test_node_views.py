@@ -84,6 +84,16 @@ def test_the_devices_of_a_list_are_named_shortly() -> None:
     assert table.splitlines()[2].endswith("  -")
 
 
+def test_of_a_node_that_sleeps_its_devices_are_remembered() -> None:
+    known = [
+        {"id": "cpu", "backend": "cpu", "name": "EPYC", "memory_bytes": 32_000_000_000},
+        {"id": "gpu0", "backend": "metal", "name": "M3 Max", "memory_bytes": 36_000_000_000},
+    ]
+    asleep = node(known_devices=known)
+    assert NodeTexts(0).table([asleep]).splitlines()[1].endswith("gpu0, cpu")
+    assert "gpu0: M3 Max, 36 GB when it was last up" in NodeTexts(0).node(asleep, 200)
+
+
 def test_no_nodes() -> None:
     assert TEXTS.table([]) == "no nodes yet"
 
@@ -118,9 +128,30 @@ def test_facts_are_words() -> None:
     facts = {"disk_free_bytes": 5, "ok": True, "nothing": None, "keys": ["a", "b"], "deep": {"x": [1]}, "no": False}
 
     assert found(facts, 80).splitlines() == [
-        "disk free bytes  5", "ok               yes", "keys             a, b", 'deep             {"x": [1]}',
-        "no               no",
+        "disk free  5 B", "ok         yes", "keys       a, b", 'deep       {"x": [1]}', "no         no",
     ]  # fmt: skip
+
+
+def test_sizes_are_scaled_and_only_numbers_are_sizes() -> None:
+    facts = {"freed_bytes": 1_100_000_000, "odd_bytes": "many", "more_bytes": 10**400, "is_bytes": True}
+
+    lines = found(facts, 1000).splitlines()
+
+    assert lines[0] == "freed       1.1 GB"
+    assert lines[1] == "odd bytes   many"
+    assert lines[2].startswith("more bytes  1000")
+    assert lines[3] == "is bytes    yes"
+
+
+def test_findings_are_lines() -> None:
+    findings = [{"about": "disk", "said": "9 GB free", "ok": True}, {"about": "rbee", "said": "not there", "ok": False}]
+
+    assert found({"ready": False, "findings": findings}, 80).splitlines() == [
+        "ready  no", "disk   9 GB free", "rbee   not there",
+    ]  # fmt: skip
+    assert found({"findings": []}, 80) == ""
+    assert found({"findings": [{"said": "only this"}, {"said": None}]}, 80) == "findings  only this"
+    assert found({"findings": [{"about": "x"}]}, 80) == 'findings  [{"about": "x"}]'
 
 
 @given(st.lists(st.tuples(ANY, ANY)))

@@ -16,6 +16,7 @@ class KnownDevice:
     id: str
     backend: str
     memory_bytes: int
+    name: str = ""
 
     @property
     def is_gpu(self) -> bool:
