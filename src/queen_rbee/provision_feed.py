@@ -1,4 +1,4 @@
-"""What a hive does for a task before a worker can start, shown to the task's readers: narration, progress, the outcome.
+"""What a hive fetches or makes for somebody who waits for it, shown to him: narration, progress, the outcome.
 
 Guarantees: returns what the hive has made, or raises the hive's own error. Leaving it early leaves the provision: the
 hive cancels the work when nobody else waits for it.
@@ -6,6 +6,7 @@ hive cancels the work when nobody else waits for it.
 
 import logging
 from dataclasses import dataclass
+from typing import Protocol
 
 import aiohttp
 import anyio
@@ -13,10 +14,11 @@ from pydantic import ValidationError
 
 from queen_rbee.hive_client import HiveClient
 from queen_rbee.relay import answer_of
-from queen_rbee.task import Task
 from rbee_shared import sse
 from rbee_shared.contracts.provisions import ProvisionAnswer, ProvisionEnd
 from rbee_shared.errors import BadPeerError, NodeUnreachableError, error_from_body
+from rbee_shared.event_log import EventLog
+from rbee_shared.hive_advice import told_from_afar
 from rbee_shared.http_client import bearer
 from rbee_shared.narration import Narration, Sink
 
@@ -26,6 +28,14 @@ _PAUSE_S = 0.2
 _REFUSED = 400
 
 
+class Audience(Protocol):
+    """A task or an errand: something that is followed by people."""
+
+    log: EventLog
+
+    def hear(self, narration: Narration) -> None: ...
+
+
 @dataclass(frozen=True)
 class ProvisionFeed:
     """Follows provisions of hives. `publish`: the whole cluster hears their narration too."""
@@ -33,14 +43,14 @@ class ProvisionFeed:
     session: aiohttp.ClientSession
     publish: Sink
 
-    async def outcome(self, hive: HiveClient, answer: ProvisionAnswer, task: Task, node: str) -> ProvisionEnd:
-        """Relay its events into the task until its end.
+    async def outcome(self, hive: HiveClient, answer: ProvisionAnswer, audience: Audience, node: str) -> ProvisionEnd:
+        """Relay its events to the audience until its end.
 
         Raises:
             RbeeError: the hive's own, why it could not be done.
             NodeUnreachableError: the hive is gone.
         """
-        follower = _Follower(task, node, self.publish)
+        follower = _Follower(audience, node, self.publish)
         failure, tries = "it ended its stream before the end", 0
         while tries < _TRIES:
             seen = follower.last_id
@@ -70,9 +80,9 @@ class ProvisionFeed:
 
 @dataclass
 class _Follower:
-    """Shows one provision in one task, from wherever the connection was lost."""
+    """Shows one provision to one audience, from wherever the connection was lost."""
 
-    task: Task
+    audience: Audience
     node: str
     publish: Sink
     last_id: str = "0"
@@ -83,12 +93,12 @@ class _Follower:
         match frame.event:
             case "narration":
                 narration = Narration.from_dict(frame.json()).on_node(self.node)
-                self.task.hear(narration)
+                self.audience.hear(narration)
                 self.publish(narration)
             case "progress":
-                self.task.log.append(sse.encode("progress", frame.json()), droppable=True)
+                self.audience.log.append(sse.encode("progress", frame.json()), droppable=True)
             case "error":
-                raise error_from_body(frame.json())
+                raise told_from_afar(error_from_body(frame.json()), self.node)
             case "end":
                 return _end_of(frame)
         return None

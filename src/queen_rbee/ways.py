@@ -5,7 +5,11 @@ from pathlib import Path
 from queen_rbee.hive_arrival import HiveArrival
 from queen_rbee.hive_contacts import HiveContacts
 from queen_rbee.hive_lifecycle import HiveLifecycle
+from queen_rbee.matchmaker import Matchmaker
 from queen_rbee.node_actions import NodeActions
+from queen_rbee.node_keys import NodeKeys
+from queen_rbee.node_stop import NodeStop
+from queen_rbee.node_trial import NodeTrial
 from queen_rbee.node_update import NodeUpdate
 from queen_rbee.node_views import NodeViews
 from queen_rbee.nodes.directory import NodeDirectory
@@ -17,6 +21,7 @@ from queen_rbee.nodes.remote_start import RemoteStart
 from queen_rbee.nodes.ssh_waker import SshWaker
 from queen_rbee.nodes.waker import Waker
 from queen_rbee.outside import Outside
+from queen_rbee.provision_feed import ProvisionFeed
 from queen_rbee.ssh.dialling import Dialler
 from queen_rbee.ssh.host_keys import HostKeys
 from queen_rbee.voices import Voices
@@ -70,17 +75,28 @@ class Ways:
         remote = (self._links, self._outside.callbacks, self._preparation, start, self._arrival)
         return {"local": local, "ssh": SshWaker(*remote), "http": HttpWaker(*remote)}
 
-    def actions(self, lifecycle: HiveLifecycle, views: NodeViews) -> NodeActions:
+    def actions(self, lifecycle: HiveLifecycle, views: NodeViews, matchmaker: Matchmaker) -> NodeActions:
         """What people have done about nodes."""
-        catalog = self._outside.catalog
+        catalog, preparation = self._outside.catalog, self._preparation
+        stopping = NodeStop(lifecycle, self._links, preparation)
+        updating = NodeUpdate(
+            catalog=catalog,
+            preparation=preparation,
+            contacts=self._contacts,
+            lifecycle=lifecycle,
+            stopping=stopping,
+            matchmaker=matchmaker,
+            feed=ProvisionFeed(self._outside.session, self._outside.daemon.hub.publish),
+        )
         return NodeActions(
             catalog=catalog,
             directory=self.directory,
-            dialler=self._dialler,
+            keys=NodeKeys(self.directory, self._dialler),
             links=self._links,
-            preparation=self._preparation,
-            updating=NodeUpdate(catalog, self._preparation, self._contacts, lifecycle),
-            arrival=self._arrival,
+            preparation=preparation,
+            trial=NodeTrial(preparation, self._arrival, self._links),
+            stopping=stopping,
+            updating=updating,
             lifecycle=lifecycle,
             views=views,
         )
