@@ -34,6 +34,7 @@ from rbee_shared.errors import (
     ShuttingDownError,
     WorkerCrashedError,
 )
+from rbee_shared.hive_advice import told_from_afar
 from rbee_shared.model_ref import parse_model_ref
 from rbee_shared.narration import Narrator, Sink, correlation_id
 
@@ -64,7 +65,7 @@ class Dispatcher:
         """
         if self.closed:
             raise ShuttingDownError("the queen is shutting down")
-        node = await self.lifecycle.directory.get(request.node) if request.node else None
+        node = await self.lifecycle.directory.look_up(request.node) if request.node else None
         wish = _wish_of(request, node.name if node is not None else None)
         admit(
             wish.model_ref,
@@ -137,7 +138,7 @@ class Dispatcher:
                     await self._serve(task, request, trusted=trusted)
                     group.cancel_scope.cancel()
             except* RbeeError as errors:
-                task.fail(first_error(errors))
+                task.fail(_in_words_of_the_asker(first_error(errors), task.wish))
             except* Exception as errors:  # noqa: BLE001 - the queen must live on; it is told and logged
                 _LOG.exception("task %s failed", task.id)
                 task.fail(InternalError(f"the queen failed: {first_error(errors)!r}"))
@@ -194,6 +195,11 @@ class Dispatcher:
         tell.tell("execute", "connection to worker established; starting inference", cute="🚀")
         task.now("waiting for the first token")
         await self.worker.execute(task, record, node, execute_body(request, task.id))
+
+
+def _in_words_of_the_asker(error: RbeeError, wish: Wish) -> RbeeError:
+    """Who asks the queen is at the keeper, not where the hive is."""
+    return error if wish.node is None else told_from_afar(error, wish.node)
 
 
 def _wish_of(request: TaskRequest, node: str | None) -> Wish:

@@ -1,7 +1,7 @@
 """One answer through as many streams of its worker as it takes: what is in the log stays, the rest is asked for anew.
 
 Guarantees: its readers see one stream without a gap or a repeat. It gives up when the worker's process is gone, when
-the worker stays out of reach for `window_s`, or when one stream after the other brings nothing.
+the worker stays out of reach for `window_s` after a cut, or when one stream after the other brings nothing.
 """
 
 import logging
@@ -50,7 +50,6 @@ class Resumption:
         self._node = node
         self._window_s = window_s
         self._standing: Standing | None = None
-        self._gives_up_at_s = 0.0
         self._tries = 0
         self._pause_s = _PAUSE_S
 
@@ -80,14 +79,13 @@ class Resumption:
         task.tokens_seen = standing.frames
         if standing != self._standing:
             self._standing, self._tries, self._pause_s = standing, 0, _PAUSE_S
-            self._gives_up_at_s = anyio.current_time() + self._window_s
             self._tell(cut, standing)
         if self._tries == _BARREN_TRIES:
             raise cut
         self._tries += 1
         task.is_interrupted = True
         try:
-            with anyio.CancelScope(deadline=self._gives_up_at_s) as scope:
+            with anyio.move_on_after(self._window_s) as scope:
                 await self._reach()
         finally:
             task.is_interrupted = False

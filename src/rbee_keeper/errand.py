@@ -17,12 +17,12 @@ from rbee_keeper.queen_finder import FoundQueen, find_queen
 from rbee_keeper.queen_lifecycle import AwakeQueen
 from rbee_keeper.render import Screen
 from rbee_keeper.settings import KeeperSettings
+from rbee_shared.clocks import Clocks
 from rbee_shared.errors import QueenLostError, RbeeError, ShuttingDownError
 from rbee_shared.steering_api import SteeringApi
 
 _HER_SOURCE = "queen-rbee"
 _ASLEEP = "queen is asleep (start a standing one with `rbee-keeper queen start`)"
-_NOTHING_RUNS = "queen is asleep: no hive and no worker of hers runs"
 
 
 class Need(Enum):
@@ -111,7 +111,8 @@ class _Run:
 
     def _do_without_her(self) -> None:
         stops = self._errand.need is Need.STOPS
-        self._screen.present({"queen": None}, lambda _: _NOTHING_RUNS if stops else _ASLEEP)
+        text = _nothing_runs(self._settings.clocks) if stops else _ASLEEP
+        self._screen.present({"queen": None}, lambda _: text)
         self.exit_status = exit_codes.DONE if stops else exit_codes.UNREACHABLE
 
     def _fail(self, error: RbeeError) -> None:
@@ -121,6 +122,16 @@ class _Run:
     def _tell_why_cut(self) -> None:
         if self._interrupts.signal is not None:
             self._screen.narrator.tell("interrupt", "interrupted", cute="✋", level="warning")
+
+
+def _nothing_runs(clocks: Clocks) -> str:
+    woken_s, adopted_s = (
+        lease_s + clocks.hive_drain_s for lease_s in (clocks.hive_lease_s, clocks.adopted_hive_lease_s)
+    )
+    return (
+        "queen is asleep: no hive and no worker of hers runs; if she was killed, "
+        f"hers end by themselves within {woken_s:.0f} s ({adopted_s:.0f} s where she had adopted them)"
+    )
 
 
 def _standing(found: FoundQueen | None) -> FoundQueen:

@@ -26,6 +26,7 @@ _CLEAR_LINE_ABOVE = "\x1b[A\x1b[K"
 _RED, _PLAIN = "\x1b[1;31m", "\x1b[0m"
 _MID_LINE_PATIENCE = 4
 _NO_EDGE = 10_000  # columns: a file has no edge, nothing is folded there
+_LAST_LINES = 8
 
 
 class Form(Enum):
@@ -179,6 +180,7 @@ class Screen:
         whose = f"{_safe(about)}: " if about else ""
         lines = [f"{head} {whose}{_safe(error.message)} ({error.code})"]
         lines += [f"  - {fault}" for fault in _faults(error)]
+        lines += [f"  | {line}" for line in _last_lines(error)]
         if error.source not in {None, "queen-rbee"}:
             lines.append(f"  from: {_safe(str(error.source))}")
         if error.hint:
@@ -269,3 +271,9 @@ def _faults(error: RbeeError) -> list[str]:
     if not isinstance(faults, list) or len(faults) == 1:
         return []
     return [_safe(f"{fault.get('field')}: {fault.get('message')}") for fault in faults if isinstance(fault, dict)]
+
+
+def _last_lines(error: RbeeError) -> list[str]:
+    """What the program said last that the error is about."""
+    lines = error.details.get("last_lines") or error.details.get("last_words")
+    return [_safe(line) for line in lines[-_LAST_LINES:] if isinstance(line, str)] if isinstance(lines, list) else []

@@ -242,15 +242,15 @@ class HiveOwnedError(RbeeError):
 
     code = "HIVE_OWNED"
     http_status = 409
-    default_hint = "Stop the hive named above, or use that queen: `rbee-keeper --queen-url URL`."
+    default_hint = "Stop the hive named above, or use that queen: `rbee-keeper COMMAND --queen-url URL`."
 
 
 class StaleEpochError(RbeeError):
-    """The command comes from a queen that another one has replaced at this hive."""
+    """The order is from before the hive was taken anew, by another start of its queen or by herself."""
 
     code = "STALE_EPOCH"
     http_status = 409
-    default_hint = "Use the queen that owns the hive now; the old one must be shut down."
+    default_hint = "Run the command again with the queen who has the hive now; an older one must be shut down."
 
 
 class ModelMismatchError(RbeeError):

@@ -16,13 +16,13 @@ import anyio.abc
 from rbee_keeper import exit_codes
 from rbee_keeper.errand import Need, is_about_the_queen
 from rbee_keeper.nodes.views import NodeTexts, failed_last, is_asleep
-from rbee_keeper.pool.hints import from_here
 from rbee_keeper.pool.hive import Hive
 from rbee_keeper.render import Screen
 from rbee_keeper.voice import Voice
 from rbee_shared.contracts.base import Wire
 from rbee_shared.contracts.nodes import NodeView
 from rbee_shared.errors import RbeeError
+from rbee_shared.hive_advice import told_from_afar
 from rbee_shared.narration import Narration, correlation_id
 from rbee_shared.redaction import printable_line
 from rbee_shared.steering_api import SteeringApi
@@ -147,8 +147,7 @@ class _Round:
         try:
             self._answers[name] = await self._answer_of(hive)
         except RbeeError as error:
-            error.hint = from_here(error.hint, name)
-            self._errors[name] = error
+            self._errors[name] = told_from_afar(error, name)
 
     async def _answer_of(self, hive: Hive) -> Answer:
         if self._asking.if_asleep is not None and is_asleep(node := await hive.view()):

@@ -8,7 +8,6 @@ from typing import Any
 from rbee_keeper import exit_codes
 from rbee_keeper.nodes.actions import Action, text_of
 from rbee_keeper.nodes.views import NodeTexts
-from rbee_keeper.pool.hints import from_here
 from rbee_keeper.pool.hive import Hive
 from rbee_keeper.pool.hosts import Answer
 from rbee_keeper.pool.models import Ask
@@ -17,6 +16,7 @@ from rbee_shared.contracts.hives import DeviceTest, SelfTest
 from rbee_shared.contracts.nodes import NodeAction
 from rbee_shared.contracts.tasks import DEFAULT_MODEL
 from rbee_shared.errors import error_from_body
+from rbee_shared.hive_advice import told_from_afar
 from rbee_shared.redaction import printable_line
 from rbee_shared.tables import facts, framed
 from rbee_shared.units import format_bytes, format_seconds
@@ -125,6 +125,5 @@ def _device_cells(test: DeviceTest) -> tuple[str, ...]:
 
 
 def _fault(device: str, body: Mapping[str, Any], node: str) -> list[str]:
-    error = error_from_body(body)
-    hint = from_here(error.hint, node)
-    return [printable_line(f"{device}: {error.message} ({error.code})"), f"  next: {printable_line(hint)}"]
+    error = told_from_afar(error_from_body(body), node)
+    return [printable_line(f"{device}: {error.message} ({error.code})"), f"  next: {printable_line(error.hint)}"]

@@ -14,6 +14,7 @@ from rbee_shared.contracts.hives import FarewellList, WorkerFarewell
 from rbee_shared.contracts.provisions import WorkerProvisionRequest
 from rbee_shared.contracts.workers import SpawnAnswer, SpawnRequest, WorkerList
 from rbee_shared.errors import RbeeError, error_from_body
+from rbee_shared.hive_advice import told_from_afar
 
 _STOP_S = 10.0
 
@@ -68,7 +69,8 @@ async def stop_all(hive: Hive) -> Answer:
 
 def _gone(done: Sequence[WorkerFarewell], hive: Hive, document: dict[str, object]) -> Answer:
     """What became of them; memory that did not come back is an error all the same."""
-    errors = [error_from_body(worker.error) for worker in done if worker.error is not None]
+    bodies = [worker.error for worker in done if worker.error is not None]
+    errors = [told_from_afar(error_from_body(body), hive.node) for body in bodies]
     for error in errors:
         hive.voice.complain(error)
     statuses = [exit_codes.exit_code(error.code, answer_begun=False) for error in errors]

@@ -322,6 +322,18 @@ async def test_an_outage_longer_than_the_lease_is_the_end(bench: Bench) -> None:
     assert not task.is_interrupted
 
 
+async def test_each_cut_has_its_own_time_to_be_overcome(bench: Bench) -> None:
+    """A long prompt takes longer than the lease: streams that ended before its first token were no outage."""
+    whole = await bench.answer(STORY)
+    began_s = anyio.current_time()
+
+    one = await bench.answer(STORY, *[Cut(300, "stall", unnoticed=True)] * 5)
+
+    same(one, whole)
+    assert anyio.current_time() - began_s > CLOCKS.hive_lease_s + CLOCKS.hive_drain_s
+    assert one.task.receipt["interruptions"] == 1
+
+
 async def test_a_worker_that_never_answers_is_the_end(bench: Bench) -> None:
     bench.proxy.is_down = True
     with pytest.raises((StreamTruncatedError, NodeUnreachableError)):

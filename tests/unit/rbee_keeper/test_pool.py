@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbee_keeper.commands.options import node_name
-from rbee_keeper.pool.hints import from_here
 from rbee_keeper.pool.hosts import asleep, hosts_named, no_answer
 from rbee_keeper.wire_forms import fields_of, order_of, read_as
 from rbee_shared.contracts.hives import WorkerFarewell
@@ -38,41 +37,6 @@ def test_no_name_can_leave_its_place_in_a_url_or_steer_a_terminal(text: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("hint", "said"),
-    [
-        ("Make it: rbee-hive builds make cpu", "Make it: rbee-keeper pool builds make cpu --host mac"),
-        (
-            "Stop it first: `rbee-hive worker list` shows which one.",
-            "Stop it first: `rbee-keeper pool worker list --host mac` shows which one.",
-        ),
-        (
-            "Delete it, or forget it: rbee-hive models unregister hf:A/b.gguf.",
-            "Delete it, or forget it: rbee-keeper pool models unregister hf:A/b.gguf --host mac.",
-        ),
-        (
-            "Unpin it first: rbee-hive models unpin file:/m/a b",
-            "Unpin it first: rbee-hive models unpin file:/m/a b (typed on mac)",
-        ),
-        ("Its log is logs/rbee-hive.log; the rbee-hive there", "Its log is logs/rbee-hive.log; the rbee-hive there"),
-        ("Wait, then try again.", "Wait, then try again."),
-    ],
-)
-def test_a_hives_advice_is_given_in_the_words_of_who_is_elsewhere(hint: str, said: str) -> None:
-    assert from_here(hint, "mac") == said
-
-
-def test_the_advice_quotes_a_nodes_name() -> None:
-    assert from_here("Make it: rbee-hive builds make cpu", "a;b") == (
-        "Make it: rbee-keeper pool builds make cpu --host 'a;b'"
-    )
-
-
-@given(st.text(max_size=200))
-def test_any_advice_can_be_given(text: str) -> None:
-    assert "rbee-hive" in text or from_here(text, "mac") == text
-
-
-@pytest.mark.parametrize(
     ("fault", "as_answer", "as_none"),
     [(None, 0, 3), ("SSH_AUTH_FAILED", 4, 4), ("DISK_FULL", 5, 5), ("NOT_INVENTED_YET", 1, 1)],
 )
@@ -86,7 +50,8 @@ def test_a_machine_that_failed_is_not_merely_asleep(fault: str | None, as_answer
 def test_arguments_that_were_not_given_are_not_sent() -> None:
     order = order_of(NodeOrder, name="mac", host=None, port=None)
 
-    assert fields_of(order) == {"name": "mac", "transport": "ssh", "install": True}
+    assert fields_of(order) == {"name": "mac"}
+    assert fields_of(order.model_copy(update={"port": None})) == {"name": "mac", "port": None}
 
 
 def test_every_wrong_argument_is_named() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from rbee_keeper.output import Output, nobody_reads
 from rbee_keeper.render import Form, Screen, Style
-from rbee_shared.errors import InvalidRequestError, QueenLostError
+from rbee_shared.errors import InstallFailedError, InvalidRequestError, QueenLostError
 from rbee_shared.narration import Narration
 
 pytestmark = pytest.mark.allow_blocking("lines for a person are written at once, whole: they are short and rare")
@@ -185,6 +185,27 @@ def test_several_faults_stand_on_a_line_each(sinks: dict[str, Sink]) -> None:
         "error: a: wrong; b: worse (INVALID_REQUEST)\n  - a: wrong\n  - b: worse\n  next: mend it\n"
         "  what was printed is incomplete\n"
     )
+
+
+@pytest.mark.parametrize("name", ["last_lines", "last_words"])
+def test_what_a_program_said_last_stands_above_the_next_step(sinks: dict[str, Sink], name: str) -> None:
+    lines = [*(f"line {number}" for number in range(9)), "\x1b[31mERROR: token=abcdefgh12345678", 7]
+    error = InstallFailedError("mac: it broke", hint="Read the lines above.", details={name: lines})
+
+    screen_on(sinks["out"], sinks["err"], Style(form=Form.EVENTS)).complain(error, as_event=True)
+
+    seen = sinks["err"].seen().splitlines()
+    assert seen[0] == "error: mac: it broke (INSTALL_FAILED)"
+    assert seen[1:7] == [f"  | line {number}" for number in range(3, 9)]
+    assert seen[7].startswith("  | [31mERROR: token=<")
+    assert seen[8:] == ["  next: Read the lines above."]
+
+
+@pytest.mark.parametrize("lines", [None, "text", 7, {}, [], [7, None]])
+def test_last_lines_that_are_none_are_not_shown(sinks: dict[str, Sink], lines: object) -> None:
+    screen_on(sinks["out"], sinks["err"]).complain(QueenLostError("gone", hint="look", details={"last_lines": lines}))
+
+    assert sinks["err"].seen() == "error: gone (QUEEN_LOST)\n  next: look\n"
 
 
 def test_progress_overwrites_itself_on_a_terminal_and_is_cleared(sinks: dict[str, Sink]) -> None:
