@@ -9,6 +9,7 @@ from queen_rbee.callbacks import Callbacks
 from queen_rbee.dispatcher import Dispatcher
 from queen_rbee.errands import Errands
 from queen_rbee.hive_contacts import HiveContacts
+from queen_rbee.hive_ending import HiveEnding
 from queen_rbee.hive_lifecycle import HiveLifecycle
 from queen_rbee.hive_registry import HiveRegistry
 from queen_rbee.hive_reports import HiveReports
@@ -55,11 +56,14 @@ async def assembled(daemon: Daemon, settings: QueenSettings, token: str, url: st
     ):
         identity = Identity(url, token, await catalog.queen_id())
         services = _assemble(Outside(daemon, settings, identity, catalog, callbacks, client, session, group))
+        for node in await catalog.nodes():
+            services.hives.drain(node.name, drained=node.drained)
 
         def is_working() -> bool:
             return services.tasks.any_unfinished() or services.errands.any_running()
 
         group.start_soon(services.reports.watch)
+        group.start_soon(services.lifecycle.ending.end_the_hanging)
         group.start_soon(reap_idle_workers, services)
         if services.holds.ephemeral:
             group.start_soon(services.holds.watch_spawner)
@@ -88,6 +92,7 @@ def _assemble(outside: Outside) -> Services:
         client=outside.client,
         session=outside.session,
         hear=voices.hear,
+        revoke=outside.callbacks.revoke,
         group=group,
     )
     reports = HiveReports(
@@ -102,14 +107,14 @@ def _assemble(outside: Outside) -> Services:
     )
     ways = Ways(outside, contacts, voices, narrator)
     lifecycle = HiveLifecycle(
-        clocks=clocks,
         directory=ways.directory,
         hives=hives,
         contacts=contacts,
+        ending=HiveEnding(clocks, contacts, narrator),
         wakers=ways.wakers(),
         narrator=narrator,
     )
-    views = NodeViews(outside.catalog, hives, matchmaker.workers)
+    views = NodeViews(ways.directory, hives, matchmaker.workers)
     relay = Relay(outside.session, publish)
     refresh, address = contacts.refresh_workers, contacts.address
     worker = WorkerClient(outside.session, relay, matchmaker.workers, clocks, refresh, address)
@@ -137,7 +142,7 @@ def _assemble(outside: Outside) -> Services:
         dispatcher=dispatcher,
         holds=holds,
         errands=errands,
-        nodes=ways.actions(lifecycle, views),
+        nodes=ways.actions(lifecycle, views, matchmaker),
         node_views=views,
         pool=PoolProxy(contacts, outside.session, clocks.load_stall_s),
         contacts=contacts,

@@ -6,9 +6,10 @@ over plain HTTP, a port of the network address that faces them. Both are opened 
 
 import os
 import socket
+import stat
 import tempfile
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -24,6 +25,7 @@ from rbee_shared.ids import new_secret
 from rbee_shared.server import bind, serving, url_of
 
 _BACKLOG = 256
+_ELSEWHERE = "rbee-queen-"
 _PRIVATE_SOCKET = 0o600
 _LONGEST_PATH_BYTES = 103  # of a socket, on macOS; Linux has four more
 
@@ -63,11 +65,15 @@ class Callbacks:
         self._tokens[node] = new_secret()
         return self._tokens[node]
 
+    def revoke(self, node: str) -> None:
+        """The hive of that node is gone: its token opens nothing any more."""
+        self._tokens.pop(node, None)
+
     def node_of(self, token: str) -> str:
         """Whose token it is.
 
         Raises:
-            InvalidApiKeyError: nobody's, or that of a hive which has been replaced.
+            InvalidApiKeyError: nobody's, or that of a hive which has been replaced or is gone.
         """
         found = [node for node, known in self._tokens.items() if same_secret(token, known)]
         if not found:
@@ -105,14 +111,12 @@ class Callbacks:
 
 
 def _bind_unix(directory: Path) -> tuple[Path, socket.socket]:
-    """A socket that only this user may open. What a queen that was killed has left there is removed."""
-    for left in directory.glob("queen-*.sock"):
-        pid = left.stem.removeprefix("queen-")
-        if not (pid.isdecimal() and psutil.pid_exists(int(pid))):
-            left.unlink(missing_ok=True)
+    """A socket that only this user may open. What queens that were killed have left there is removed."""
+    _remove_left_in(directory)
     path = directory / f"queen-{os.getpid()}.sock"
     if len(os.fsencode(path)) > _LONGEST_PATH_BYTES:
-        path = Path(tempfile.mkdtemp(prefix="rbee-queen-")) / path.name
+        _remove_left_elsewhere()
+        path = Path(tempfile.mkdtemp(prefix=_ELSEWHERE)) / path.name
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(path))
@@ -120,6 +124,41 @@ def _bind_unix(directory: Path) -> tuple[Path, socket.socket]:
     listener.listen(_BACKLOG)
     listener.setblocking(False)  # noqa: FBT003 - the library takes it by position
     return path, listener
+
+
+def _remove_left_in(directory: Path) -> bool:
+    """Whether there was something of a queen that is gone."""
+    left = [path for path in directory.glob("queen-*.sock") if not (_is_alive(path) or _answers(path))]
+    for path in left:
+        path.unlink(missing_ok=True)
+    return bool(left)
+
+
+def _remove_left_elsewhere() -> None:
+    """An empty directory stays: it may be another queen's who is about to listen in it."""
+    for directory in Path(tempfile.gettempdir()).glob(f"{_ELSEWHERE}*"):
+        with suppress(OSError):
+            facts = directory.lstat()
+            if stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.geteuid() and _remove_left_in(directory):
+                directory.rmdir()
+
+
+def _is_alive(path: Path) -> bool:
+    pid = path.stem.removeprefix("queen-")
+    return pid.isdecimal() and psutil.pid_exists(int(pid))
+
+
+def _answers(path: Path) -> bool:
+    """A queen in another container, which has other process numbers, may share the directory."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+        caller.setblocking(False)  # noqa: FBT003 - the library takes it by position
+        try:
+            caller.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True
+    return True
 
 
 def _remove(path: Path, directory: Path) -> None:

@@ -1,6 +1,6 @@
 """The first minute with a hive that she has started or found: adopt it, wait for its first word, undo what failed."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -16,12 +16,15 @@ from rbee_shared.errors import (
     InvalidApiKeyError,
     NodeUnreachableError,
     RbeeError,
+    RequestTimeoutError,
     VersionMismatchError,
 )
 from rbee_shared.http_client import call
 from rbee_shared.version import __version__
 
 _WATERMARK_S = 1.0
+
+Keep = Callable[[HiveEntry], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,12 @@ class HiveArrival:
 
         Raises:
             VersionMismatchError: it is one of another version.
+            RequestTimeoutError: something has that port, and does not answer.
         """
         try:
             health = await call(self.contacts.client, "GET", f"{url}/health", unreachable=NodeUnreachableError)
+        except RequestTimeoutError:
+            raise
         except RbeeError:
             return None
         if health.get("program") != "rbee-hive":
@@ -47,8 +53,12 @@ class HiveArrival:
             raise VersionMismatchError(f"the hive at {url} is version {version}, this queen is {__version__}")
         return health
 
-    async def adopted(self, node: str, own_url: str, reach: Reach, instance: str) -> HiveEntry:
+    async def adopted(
+        self, node: str, own_url: str, reach: Reach, instance: str, *, keep: Keep | None = None
+    ) -> HiveEntry:
         """Take over the hive that calls itself `own_url`, and wait for its first heartbeat.
+
+        `keep` is called before it is told anything: whoever keeps the way to it notices every break from then on.
 
         Raises:
             HiveOwnedError, InvalidApiKeyError: it is another queen's, or another cluster's.
@@ -58,6 +68,8 @@ class HiveArrival:
         url = await reach.url(own_url)
         entry = self.contacts.hives.put(HiveEntry(node, url, reach, epoch, hive_id=instance, own_url=own_url))
         async with self._undone_on_failure(entry):
+            if keep is not None:
+                await keep(entry)
             await self.adopt(entry)
             await self._first_heartbeat(entry)
         return entry
@@ -84,7 +96,8 @@ class HiveArrival:
         except InvalidApiKeyError:
             raise HiveOwnedError(
                 f"the hive at {entry.node} ({entry.url}) is another cluster's: this queen's token does not open it",
-                hint="Give it this cluster's token (`rbee-keeper token`), or stop it: rbee-hive stop, on that machine.",
+                hint="Give it this cluster's token (`rbee-keeper token`), or stop it on that machine: "
+                "~/.rbee/current/bin/rbee-hive stop",
             ) from None
 
     @asynccontextmanager

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from queen_rbee.reach import Callback
 from rbee_shared.contracts.capacity import Capacity
+from rbee_shared.contracts.hives import HiveStatus
 from rbee_shared.contracts.models import ModelList, ModelRow
 from rbee_shared.contracts.nodes import AdoptRequest, Devices
 from rbee_shared.contracts.provisions import BuildList, BuildRow, ProvisionAnswer
@@ -32,6 +33,10 @@ class HiveClient:
     url: str
     token: str = field(repr=False)
     epoch: int
+
+    async def status(self) -> HiveStatus:
+        """Everything about it; asked of a hive of any version, whoever has it."""
+        return await self._read(HiveStatus, "GET", "/v1/status")
 
     async def devices(self) -> Devices:
         return await self._read(Devices, "GET", "/v1/devices")
@@ -92,7 +97,7 @@ class HiveClient:
         """Have the hive report to this queen from now on.
 
         Raises:
-            HiveOwnedError, StaleEpochError: it belongs to another one, or to a later start of this one.
+            HiveOwnedError, StaleEpochError: it belongs to another one, or to this one since later.
         """
         order = AdoptRequest(queen_url=callback.url, queen_id=queen_id, queen_token=callback.token, epoch=self.epoch)
         await self._call("POST", "/v1/adopt", order.model_dump())

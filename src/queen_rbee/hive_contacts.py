@@ -1,6 +1,6 @@
 """What the queen does with a hive she knows: call it, hear it, ask what it has, forget it."""
 
-import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -15,15 +15,16 @@ from queen_rbee.hive_registry import HiveEntry, HiveRegistry, describe
 from queen_rbee.identity import Identity
 from queen_rbee.node_catalog import NodeCatalog
 from queen_rbee.worker_registry import WorkerRegistry
-from rbee_shared.errors import NodeUnreachableError
+from rbee_shared.errors import NodeUnreachableError, RbeeError
 from rbee_shared.narration import Narration, Narrator
-
-_LOG = logging.getLogger("rbee.queen.hives")
 
 
 @dataclass
 class HiveContacts:
-    """`group`: where the hives' event streams are followed; `hear`: what becomes of the lines of a node's hive."""
+    """`group`: where the hives' event streams are followed; `hear`: what becomes of the lines of a node's hive.
+
+    `revoke`: ends what the token opens that a node's hive was given.
+    """
 
     identity: Identity
     catalog: NodeCatalog
@@ -32,6 +33,7 @@ class HiveContacts:
     client: httpx2.AsyncClient
     session: aiohttp.ClientSession
     hear: Callable[[str, Narration], None]
+    revoke: Callable[[str], None]
     group: TaskGroup
     _locks: dict[str, anyio.Lock] = field(default_factory=dict)
 
@@ -54,6 +56,7 @@ class HiveContacts:
 
     def follow(self, entry: HiveEntry, after: int) -> None:
         """Hear the hive's lines after number `after` by its event stream, for as long as it is known."""
+        after = max(after, entry.feed.heard if entry.feed is not None else 0)
         entry.stop_hearing()
         entry.feed = HiveFeed(self.session, entry.url, self.identity.token, after)
         self.group.start_soon(entry.feed.run, lambda line: self.hear(entry.node, line))
@@ -90,8 +93,19 @@ class HiveContacts:
             if self.hives.get(node) is entry:
                 self.workers.update(node, listed.workers)
 
+    def note_trouble(self, node: str, error: RbeeError | None) -> None:
+        """Have the catalog know what is wrong with a node's hive, or that nothing is any more."""
+        if error is None:
+            self.group.start_soon(self.catalog.note_success, node)
+        else:
+            self.group.start_soon(self.catalog.note_failure, node, error)
+
     def lose(self, entry: HiveEntry, why: str) -> None:
-        """Forget it and its workers; `why` completes "went with its hive: …"."""
+        """Forget it and its workers, and when it was last heard; `why` completes "went with its hive: …"."""
+        if entry.heard.is_set():
+            heard_unix = int(time.time() - self.hives.age_s(entry))
+            self.group.start_soon(self.catalog.note_heard, entry.node, heard_unix)
         self.hives.remove(entry)
         if self.hives.get(entry.node) is None:
+            self.revoke(entry.node)
             self.workers.forget_node(entry.node, why)

@@ -31,6 +31,11 @@ class HiveFeed:
         self._changed = anyio.Event()
         self._scope = anyio.CancelScope()
 
+    @property
+    def heard(self) -> int:
+        """The number of the last line that has arrived."""
+        return self._heard
+
     def close(self) -> None:
         """Hear no more of it."""
         self._scope.cancel()

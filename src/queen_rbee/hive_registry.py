@@ -1,7 +1,8 @@
 """The queen's view of every hive that is up: rebuilt from heartbeats."""
 
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -24,8 +25,9 @@ class HiveEntry:
     """One hive. `url` is where it answers from here, `own_url` what it calls itself; `epoch`: of this acquaintance.
 
     `models` is what it says it has, `model_names` every name of those that were asked about (`models_learnt`).
-    `end` ends one that was found, beside HTTP, given seconds; whether it is gone then.
+    `end` ends one that was found, beside HTTP; whether it is gone then.
     `process` is set when this queen started it, `feed` when she follows its event stream instead of its stdout.
+    `to_stop`: she has told it to go, or tried to; `is_gone`: it was seen to have gone.
     """
 
     node: str
@@ -34,7 +36,7 @@ class HiveEntry:
     epoch: int
     process: HiveProcess | None = None
     own_url: str = ""
-    end: Callable[[float], Awaitable[bool]] | None = None
+    end: Callable[[], Awaitable[bool]] | None = None
     hive_id: str | None = None
     feed: HiveFeed | None = None
     standalone: bool = False
@@ -43,7 +45,8 @@ class HiveEntry:
     models: tuple[str, ...] = ()
     models_learnt: tuple[str, ...] | None = None
     model_names: frozenset[str] = frozenset()
-    drained: bool = False
+    to_stop: bool = False
+    is_gone: bool = False
     free_bytes: dict[str, int] = field(default_factory=dict)
     last_seen_s: float = 0.0
     narrated: int = 0
@@ -71,6 +74,8 @@ class HiveRegistry:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._hives: dict[str, HiveEntry] = {}
         self._ended: deque[str] = deque(maxlen=_ENDED_REMEMBERED)
+        self._drained: set[str] = set()
+        self._closed: Counter[str] = Counter()
         self._clock = clock
 
     def get(self, node: str) -> HiveEntry | None:
@@ -91,22 +96,28 @@ class HiveRegistry:
         return entry
 
     def heartbeat(self, entry: HiveEntry, beat: HiveHeartbeat) -> None:
-        """Note what a hive says of itself."""
+        """Note what a hive says of itself; a word that a later one has overtaken says only that it is there."""
+        entry.last_seen_s = self._clock()
         entry.hive_id = beat.hive_id
+        if entry.devices is not None and entry.state is not NodeState.DRAINING:
+            entry.state = NodeState.ONLINE
+        if not 0 < beat.seq <= entry.seq:
+            self._learn(entry, beat)
+        entry.heard.set()
+
+    def _learn(self, entry: HiveEntry, beat: HiveHeartbeat) -> None:
         if beat.url is not None:
             entry.version, entry.standalone = beat.version, beat.standalone
         entry.models = beat.models
         entry.free_bytes |= {device.id: device.free_bytes for device in beat.devices}
-        entry.last_seen_s, entry.narrated = self._clock(), beat.narrated
+        entry.narrated = beat.narrated
         entry.seq = max(entry.seq, beat.seq)
-        entry.heard.set()
-        if entry.devices is not None and entry.state is not NodeState.DRAINING:
-            entry.state = NodeState.ONLINE
 
     def learn_devices(self, entry: HiveEntry, devices: Devices) -> None:
         """The hive has said what it has: it can be given work."""
         entry.devices = devices
-        entry.state = NodeState.ONLINE
+        if entry.state is not NodeState.DRAINING:
+            entry.state = NodeState.ONLINE
 
     def remove(self, entry: HiveEntry) -> None:
         """Forget that hive, not one that has taken its place."""
@@ -135,14 +146,36 @@ class HiveRegistry:
             if entry.heard.is_set()
         ]
 
+    def drain(self, node: str, *, drained: bool) -> None:
+        """Whether that node gets no new work, until further notice."""
+        (self._drained.add if drained else self._drained.discard)(node)
+
+    def is_drained(self, node: str) -> bool:
+        return node in self._drained
+
+    @contextmanager
+    def closed(self, node: str) -> Generator[None]:
+        """The node gets no new work for the length of the block."""
+        self._closed[node] += 1
+        try:
+            yield
+        finally:
+            self._closed[node] -= 1
+
+    def is_closed(self, node: str) -> bool:
+        return self._closed[node] > 0
+
     def devices(self) -> tuple[DeviceFacts, ...]:
         """Every device of every hive that may be given work."""
-        ready = (entry for entry in self.all() if entry.state is NodeState.ONLINE and not entry.drained)
-        return tuple(facts for entry in ready for facts in device_facts(entry))
+        return tuple(facts for entry in self.all() if self._may_work(entry) for facts in device_facts(entry))
+
+    def _may_work(self, entry: HiveEntry) -> bool:
+        return entry.state is NodeState.ONLINE and not self.is_drained(entry.node) and not self.is_closed(entry.node)
 
     def silent(self) -> frozenset[str]:
-        """Nodes that have missed some heartbeats and are not given up yet."""
-        return frozenset(node for node, entry in self._hives.items() if entry.state is NodeState.SUSPECT)
+        """Nodes whose tasks wait: they have missed some heartbeats and are not given up yet, or are closed."""
+        suspected = {node for node, entry in self._hives.items() if entry.state is NodeState.SUSPECT}
+        return frozenset(suspected | {node for node, blocks in self._closed.items() if blocks})
 
 
 def device_facts(entry: HiveEntry) -> list[DeviceFacts]:

@@ -18,7 +18,7 @@ from queen_rbee.worker_registry import WorkerRegistry
 from rbee_shared.clocks import Clocks
 from rbee_shared.contracts.nodes import HiveHeartbeat, NodeState
 from rbee_shared.contracts.workers import WorkerReady, WorkerState
-from rbee_shared.errors import AlreadyExistsError, InvalidRequestError, RbeeError
+from rbee_shared.errors import AlreadyExistsError, InvalidRequestError, NodeUnreachableError, RbeeError
 from rbee_shared.narration import Narrator
 
 _LOG = logging.getLogger("rbee.queen.hives")
@@ -53,10 +53,12 @@ class HiveReports:
             AlreadyExistsError: two living hives give the same name; the first one keeps it.
             InvalidRequestError: it announces an address of its own machine, from another one.
         """
-        name = node or await self._node_of(beat)
+        name = node or self._node_of(beat, peer)
         known = self._make_way(name, beat)
         if known is not None:
             await known.wait_heard(beat.narrated, _WATERMARK_S)
+            if known.state is NodeState.OFFLINE:  # orders of the time before its silence are no longer meant
+                known.epoch = await self.catalog.begin_epoch()
             if self.hives.get(name) is not known:
                 return None  # it has ended meanwhile
             self._take(known, beat)
@@ -69,7 +71,8 @@ class HiveReports:
 
     async def _new(self, name: str, url: str, beat: HiveHeartbeat) -> HiveEntry:
         epoch = await self.catalog.begin_epoch()
-        if (entry := self.hives.get(name)) is None:
+        await self.catalog.add(name, transport="local" if name == LOCAL_NODE else "http")
+        if (entry := self._make_way(name, beat)) is None:
             reach = DirectReach(self.callback, urlsplit(url).hostname)
             entry = self.hives.put(HiveEntry(name, url, reach, epoch, hive_id=beat.hive_id))
             self.contacts.follow(entry, beat.narrated)
@@ -79,6 +82,8 @@ class HiveReports:
 
     def _take(self, entry: HiveEntry, beat: HiveHeartbeat) -> None:
         overtaken = 0 < beat.seq <= entry.seq
+        if entry.state is NodeState.OFFLINE:
+            self.contacts.note_trouble(entry.node, None)
         self.hives.heartbeat(entry, beat)
         if not overtaken:
             self.workers.update(entry.node, beat.workers)
@@ -111,7 +116,6 @@ class HiveReports:
         async with self.contacts.lock(entry.node):
             if entry.devices is None and self.hives.get(entry.node) is entry:
                 try:
-                    await self.catalog.add(entry.node, transport="local" if entry.node == LOCAL_NODE else "http")
                     await self.contacts.introduce(entry, self.narrator)
                 except RbeeError as error:
                     _LOG.warning("the hive at %s does not introduce itself: %s (%s)", entry.node, error, error.code)
@@ -131,12 +135,11 @@ class HiveReports:
             self.workers.put(node, record.model_copy(update={"url": ready.url, "state": WorkerState.IDLE}))
         return True
 
-    async def _node_of(self, beat: HiveHeartbeat) -> str:
-        if beat.name is None:
-            return self.hives.node_of(beat.hive_id) or beat.hive_id
-        if beat.name == socket.gethostname():
+    def _node_of(self, beat: HiveHeartbeat, peer: str | None) -> str:
+        """Another machine may have this one's name."""
+        if beat.name == socket.gethostname() and (peer is None or _is_loopback(peer)):
             return LOCAL_NODE
-        return self.hives.node_of(beat.hive_id) or beat.name
+        return self.hives.node_of(beat.hive_id) or beat.name or beat.hive_id
 
     async def watch(self) -> None:
         """Judge every hive by its heartbeats, for ever."""
@@ -154,7 +157,9 @@ class HiveReports:
             return  # it becomes online by saying what it has
         entry.state = state
         if state is NodeState.OFFLINE:
-            self.narrator.tell("hive_offline", f"the hive at {entry.node} has gone silent", cute="🔇", level="warning")
+            silence = NodeUnreachableError(f"the hive at {entry.node} has gone silent")
+            self.narrator.tell("hive_offline", silence.message, cute="🔇", level="warning")
+            self.contacts.note_trouble(entry.node, silence)
             entry.stop_hearing()
             self.workers.forget_node(entry.node, "it has gone silent")
 

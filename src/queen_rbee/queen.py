@@ -44,7 +44,7 @@ async def shut_down(services: Services) -> None:
         services.errands.close()
         if services.hives.all():
             narrator.tell("stop_hives", "shutting down hives", cute="🌙")
-        await services.lifecycle.stop_all(cascade=daemon.stopping.cascade)
+        await services.lifecycle.ending.stop_all(cascade=daemon.stopping.cascade)
     narrator.tell("goodbye", "goodbye", cute="👋")
     for task in list(services.tasks.unfinished()):
         services.dispatcher.give_up(task)

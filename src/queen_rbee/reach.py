@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from rbee_shared.errors import BadPeerError
+
 _OWN = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -31,6 +33,7 @@ class Reach(Protocol):
 
         Raises:
             NodeUnreachableError: the node cannot be reached, and that will not change soon.
+            BadPeerError: that is no URL of a program.
         """
 
 
@@ -43,8 +46,23 @@ class DirectReach:
     is_coming_back: bool = False
 
     async def url(self, url: str) -> str:
-        parts = urlsplit(url)
-        if self.address is None or parts.hostname not in _OWN:
+        port = port_of(url)
+        if self.address is None or urlsplit(url).hostname not in _OWN:
             return url
         host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{parts.scheme}://{host}:{parts.port}"
+        return f"http://{host}:{port}"
+
+
+def port_of(url: str) -> int:
+    """The port that a program of another machine says it answers at.
+
+    Raises:
+        BadPeerError: that is no URL with a port.
+    """
+    try:
+        port = urlsplit(url).port
+    except ValueError:
+        port = None
+    if not port:
+        raise BadPeerError(f"a program says that it answers at {url[:100]!r}, which names no port")
+    return port

@@ -215,7 +215,7 @@ class QueenLink:
         if not asks_still(before, asked):
             return  # another one has adopted us meanwhile, or she has moved
         self.ownership = answered(before, asked, epoch=answer.epoch, adopts=answer.adopted, queen_id=answer.queen_id)
-        if self.ownership.adopted:
+        if answer.adopted:  # one who has given it up answers too: for her sake it need not live
             self._belong(before)
 
     async def _exchange(self, queen: Queen, registry: WorkerRegistry) -> HeartbeatAnswer:

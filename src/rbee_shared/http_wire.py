@@ -7,7 +7,7 @@ from rbee_shared.errors import BadPeerError, error_from_body
 from rbee_shared.narration import correlation_id
 
 CORRELATION_HEADER = "X-Correlation-Id"
-EPOCH_HEADER = "X-Rbee-Epoch"  # which start of a queen gives the order
+EPOCH_HEADER = "X-Rbee-Epoch"  # since which time the queen who gives the order has the hive
 _NO_CONTENT = 204
 _BAD_REQUEST = 400
 

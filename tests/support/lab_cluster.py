@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from tests.support.lab import Lab
 from tests.support.lab_host import Host
 from tests.support.lab_machine import Done, OnHost
 
+_SLOW_LINE = Path(__file__).parent / "programs" / "slow_line.py"
 TOKEN = "the-token-of-this-lab-0123456789abcdef\n"
 PROGRAMS = ("queen-rbee", "rbee-hive", "llm-worker-rbee")
 SOON_S = 120.0
@@ -67,6 +69,24 @@ def install(lab: Lab, host: Host) -> None:
     """From blep, with all libraries along: no host of the lab reaches an index."""
     keeper(lab.blep, "node", "wheelhouse", host.name, within_s=300)
     keeper(lab.blep, "infer", "--node", host.name, "--max-tokens", "1", "hello", within_s=600)
+
+
+@contextmanager
+def slow_line(lab: Lab, host: Host, delay_ms: int) -> Iterator[None]:
+    """Have blep reach that host, under its name, over a line on which every byte takes so long, in each direction."""
+    port = 2200
+    argv = [sys.executable, str(_SLOW_LINE), str(port), host.address, "22", str(delay_ms)]
+    line = lab.blep.popen(argv, stdin=subprocess.DEVNULL)
+    line.wait_for("slow")
+    before = lab.blep.path("/root/.ssh/config").read_text()
+    entry = f"Host {host.name}\nHostName 127.0.0.1\nPort {port}\nHostKeyAlias {host.name}\n"
+    lab.blep.write("/root/.ssh/config", entry + before)
+    try:
+        yield
+    finally:
+        lab.blep.write("/root/.ssh/config", before)
+        line.send_signal(15)
+        line.wait()
 
 
 @contextmanager

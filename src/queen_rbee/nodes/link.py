@@ -8,12 +8,12 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
-from urllib.parse import urlsplit
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from queen_rbee.callbacks import Callbacks
+from queen_rbee.reach import port_of
 from queen_rbee.ssh.connection import SshConnection, connected
 from queen_rbee.ssh.dialling import Dialler
 from queen_rbee.ssh.target import Target
@@ -89,10 +89,13 @@ class NodeLink:
             await self._changed.wait()
 
     async def url(self, url: str) -> str:
-        """Where a program of that machine that calls itself `url` answers from here."""
-        port = urlsplit(url).port
-        if port is None:
-            raise NodeUnreachableError(f"a program on {self.target.node} gives no port: {url}")
+        """Where a program of that machine that calls itself `url` answers from here.
+
+        Raises:
+            NodeUnreachableError: it is lost for good.
+            BadPeerError: that is no URL of a program.
+        """
+        port = port_of(url)
         connection = await self.connection()
         async with self._forwarding:
             if port not in self._local_ports:
@@ -136,8 +139,14 @@ class NodeLink:
                     return
             except RbeeError as error:
                 _LOG.info("no connection to %s: %s", self.target, error)
+            except Exception:  # noqa: BLE001 - what was not foreseen about one node ends neither its link nor its queen
+                _LOG.exception("cannot connect to %s again", self.target)
             await anyio.sleep(pause_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+        self.end()
+
+    def end(self) -> None:
+        """Nobody connects any more: who waits is told."""
         self._is_over = True
         self._change()
 
@@ -210,5 +219,8 @@ class Links:
             return use
 
     async def _run(self, use: _Use, *, task_status: TaskStatus[None]) -> None:
-        with use.scope:
-            await use.link.run(task_status=task_status)
+        try:
+            with use.scope:
+                await use.link.run(task_status=task_status)
+        finally:
+            use.link.end()

@@ -1,6 +1,5 @@
 """Wakes the hive of this machine as a child process, or adopts an operator's, and minds it until it ends."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,8 +21,6 @@ from rbee_shared.narration import Narration, Narrator, correlation_id
 from rbee_shared.paths import Home
 from rbee_shared.programs import program_argv
 from rbee_shared.run_file import read_run_file
-
-_LOG = logging.getLogger("rbee.queen.hives")
 
 
 @dataclass(frozen=True)

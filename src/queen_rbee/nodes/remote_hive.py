@@ -42,10 +42,10 @@ class HiveCommand:
 
 
 class RemoteHive(HiveProcess):
-    """`end_it`: ends it by another connection's command, given the seconds between TERM and KILL."""
+    """`end_it`: ends it by a command of its node; whether it is gone then."""
 
     def __init__(
-        self, node: str, home: str, hear: Callable[[Narration], None], end_it: Callable[[float], Awaitable[bool]]
+        self, node: str, home: str, hear: Callable[[Narration], None], end_it: Callable[[], Awaitable[bool]]
     ) -> None:
         self._node = node
         self._home = home
@@ -55,7 +55,7 @@ class RemoteHive(HiveProcess):
         self._status: int | None = None
 
     async def listen(self, talk: Talk, nonce: str) -> None:
-        """Hear it until it ends, or its connection does: then it may live on, and `is_detached` says so."""
+        """Hear it until it ends, or its connection does: then it may live on."""
         lines, has_begun = LineSplitter(), False
         async for chunk in talk.chunks():
             for line in lines.feed(chunk):
@@ -65,11 +65,6 @@ class RemoteHive(HiveProcess):
         self._voice.end()
         if (status := await talk.status()) is not None:
             self.gone(status)
-
-    @property
-    def is_detached(self) -> bool:
-        """It is no longer heard through its own connection."""
-        return self._voice.has_ended
 
     @property
     def heard(self) -> int:
@@ -120,7 +115,7 @@ class RemoteHive(HiveProcess):
 
     @override
     async def terminate(self, grace_s: float) -> None:
-        if self._status is None and await self._end_it(grace_s):
+        if self._status is None and await self._end_it():
             self.gone(-1)
 
     def _where_it_says_why(self) -> str:

@@ -1,6 +1,7 @@
 """Wakes the hive of another machine over SSH, or adopts the one that an operator started there."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from typing_extensions import override
 
@@ -10,12 +11,14 @@ from queen_rbee.hive_arrival import HiveArrival
 from queen_rbee.hive_registry import HiveEntry
 from queen_rbee.nodes.link import Links, NodeLink
 from queen_rbee.nodes.preparation import Preparation, Prepared, Visit
-from queen_rbee.nodes.remote_start import Place, RemoteStart
+from queen_rbee.nodes.remote_start import Place, RemoteStart, end_remotely
 from queen_rbee.nodes.waker import Doing, Gone, Waker
 from queen_rbee.reach import Callback
 from queen_rbee.ssh.target import Target
-from rbee_shared.errors import HiveOwnedError
+from rbee_shared.errors import HiveOwnedError, RequestTimeoutError
 from rbee_shared.narration import Narrator
+
+_END_S = 40.0  # its drain, a signal, and a drain again
 
 
 @dataclass(frozen=True)
@@ -81,17 +84,21 @@ class SshWaker(Waker):
         """The hive that its run file names; None if that is not what answers there."""
         node, hive = place.node, prepared.hive
         assert hive is not None
-        health = await self.arrival.looked_at(await reach.url(hive.url))
+        try:
+            health = await self.arrival.looked_at(await reach.url(hive.url))
+        except RequestTimeoutError:
+            tell.tell("kill_hive", f"the hive on {node.name} does not answer: ending it", level="warning")
+            await end_remotely(await reach.link.connection(), place, _END_S)
+            return None
         if health is None or health.get("instance") != hive.instance:
             return None
         tell.tell("adopt_hive", f"adopting the hive that already runs on {node.name} at {hive.url}", cute="🤝")
         try:
-            entry = await self.arrival.adopted(node.name, hive.url, reach, hive.instance)
+            keep = partial(self.start.keep, place)
+            return await self.arrival.adopted(node.name, hive.url, reach, hive.instance, keep=keep)
         except HiveOwnedError as error:
             raise HiveOwnedError(
                 f"{error.message} (pid {hive.pid} of {prepared.user} on {node.name})",
                 hint=error.hint,
                 details={**error.details, "pid": hive.pid, "user": prepared.user},
             ) from None
-        await self.start.keep(place, entry)
-        return entry

@@ -37,6 +37,7 @@ def stop(
     kill: Annotated[
         bool, typer.Option("--kill", help="End it by signals if it does not answer, or does not go.")
     ] = False,
+    now: Annotated[bool, typer.Option("--now", help="By signals at once, without asking it or waiting long.")] = False,
     json: Json = False,
 ) -> None:
     """Stop the hive that runs here, and what a killed one has left; done when nothing of it is there."""
@@ -44,5 +45,5 @@ def stop(
 
     with session(json=json) as here:
         order = HiveStop(here.home, here.clocks, here.screen.narrator, here.read_token)
-        done = here.run(lambda: order.carry_out(kill=kill), waiting_for="the hive to stop")
+        done = here.run(lambda: order.carry_out(kill=kill, now=now), waiting_for="the hive to stop")
         here.screen.answer(done, lambda _: views.hive_farewell(done))

@@ -1,4 +1,4 @@
-"""Which queen may give orders: the epoch counts the starts of a queen, and the youngest start of hers is in charge."""
+"""Which orders are too old: a queen draws a larger epoch whenever she starts a hive, adopts it or has it back."""
 
 from rbee_shared.errors import InvalidRequestError, StaleEpochError
 
@@ -19,10 +19,10 @@ def parse_epoch(text: str | None) -> int | None:
 
 
 def require_current_epoch(sent: int | None, current: int | None) -> None:
-    """Refuse the orders of a queen that was replaced. Who sends none (an operator) is let through.
+    """Refuse an order from before the hive was last taken. Who sends no epoch (an operator) is let through.
 
     Raises:
-        StaleEpochError: a later start of the queen owns the hive.
+        StaleEpochError: it is one.
     """
     if sent is not None and current is not None and sent < current:
         raise StaleEpochError(

@@ -82,14 +82,15 @@ def asks_still(now: Ownership, asked: Ownership) -> bool:
 def answered(now: Ownership, asked: Ownership, *, epoch: int, adopts: bool, queen_id: str | None = None) -> Ownership:
     """She has answered the heartbeat that was sent as `asked`, which must count still. `queen_id`: who she says she is.
 
-    An answer may be older than her last start. One to a beat from before the loss does not say that she is back.
+    An answer may be older than her last start. One to a beat from before the loss does not say that she is back, and
+    neither does one that knows nothing of this hive.
     """
     assert now.queen is not None
     return replace(
         now,
         queen=replace(now.queen, epoch=max(epoch, now.epoch or 0), queen_id=now.queen.queen_id or queen_id),
         adopted=now.adopted or adopts,
-        cut_off=now.cut_off and not asked.cut_off,
+        cut_off=now.cut_off and not (adopts and asked.cut_off),
     )
 
 

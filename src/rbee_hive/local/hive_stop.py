@@ -19,16 +19,18 @@ from rbee_hive.workers.orphans import end_orphans, find_orphans
 from rbee_shared.clocks import Clocks
 from rbee_shared.contracts.hives import HiveFarewell
 from rbee_shared.errors import NodeUnreachableError, RbeeError, RequestTimeoutError
+from rbee_shared.file_lock import try_lock
 from rbee_shared.http_client import call, http_client
 from rbee_shared.narration import Narrator
 from rbee_shared.paths import Home
-from rbee_shared.run_file import claimed_daemon, read_run_file, try_lock
+from rbee_shared.run_file import claimed_daemon, read_run_file
 
 _PROGRAM = "rbee-hive"
 _POLL_S = 0.05
 _ASK_S = 3.0
 _LAST_STEPS_S = 2.0  # behind its drain, and of one that answers no more because it is as good as gone
 _KILL_WAIT_S = 5.0
+_NOW_S = 3.0
 _BY_FORCE = "End it all the same: `rbee-hive stop --kill`."
 How = Literal["asked", "SIGTERM", "SIGKILL"]
 
@@ -42,18 +44,23 @@ class HiveStop:
     narrator: Narrator
     read_token: Callable[[], str]
 
-    async def carry_out(self, *, kill: bool) -> HiveFarewell:
+    async def carry_out(self, *, kill: bool, now: bool = False) -> HiveFarewell:
         """Ask it to go, and wait; with `kill` use signals where that does not help. What a dead one left ends too.
+
+        `now`: it has been asked before, and nobody waits for its drain: signals only, the second one soon.
 
         Raises:
             RbeeError: it is still there, and why.
         """
         pid, how = None, None
         patience_s = self.clocks.hive_drain_s if kill else max(self.clocks.hive_drain_s, self.clocks.daemon_start_s)
+        if now:
+            patience_s = _NOW_S
         if (holder := await self._holder(patience_s)) is not None:
             async with known(holder.pid, holder.create_time) as process:
                 if process is not None:
-                    pid, how = process.pid, await self._end(process, kill=kill)
+                    pid = process.pid
+                    how = await (self._forced(process, _NOW_S) if now else self._end(process, kill=kill))
         if how not in {None, "asked"}:
             await anyio.sleep(self.clocks.parent_lost_drain_s)  # its workers have noticed, and are on their way
         return HiveFarewell(pid=pid, how=how or "none", workers=await self._clear_up())
@@ -88,10 +95,14 @@ class HiveStop:
             return "asked"
         if not kill:
             raise type(failure)(failure.message, hint=_BY_FORCE, details=failure.details)
-        self._say(f"{failure.message}: ending the hive (pid {process.pid}) by SIGTERM")
+        self._say(failure.message)
+        return await self._forced(process, self.clocks.hive_drain_s + _LAST_STEPS_S)
+
+    async def _forced(self, process: KnownProcess, grace_s: float) -> How:
+        self._say(f"ending the hive (pid {process.pid}) by SIGTERM")
         await process.send(signal.SIGTERM)
         await process.send(signal.SIGCONT)  # one that was stopped hears nothing else
-        if await process.gone_within(self.clocks.hive_drain_s + _LAST_STEPS_S):
+        if await process.gone_within(grace_s):
             return "SIGTERM"
         self._say(f"the hive (pid {process.pid}) does not go: ending it by SIGKILL")
         await process.send(signal.SIGKILL)

@@ -68,6 +68,26 @@ async def test_what_a_killed_queen_left_is_removed_by_the_next_one(tmp_path: Pat
         assert (await left.exists(), await foreign.exists()) == (False, True)
 
 
+async def test_what_it_left_elsewhere_is_removed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary, deep = anyio.Path(tmp_path / "t"), anyio.Path(tmp_path / ("d" * 100))
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    names = {"left": "queen-999999999.sock", "living": "queen-1.sock", "other": "queen-999999998.sock"}
+    for directory, name in names.items():
+        await (temporary / f"rbee-queen-{directory}").mkdir(parents=True)
+        if directory != "other":
+            await (temporary / f"rbee-queen-{directory}" / name).touch()
+    await (temporary / "rbee-queen-empty").mkdir()
+    await (temporary / "rbee-queen-link").symlink_to(temporary / "rbee-queen-other")
+    await deep.mkdir()
+    listener = await anyio.create_unix_listener(temporary / "rbee-queen-other" / names["other"])
+    async with listener, Callbacks.open(Path(deep), Clocks()) as callbacks:
+        callbacks.serve_with(_app())
+        own = (await callbacks.socket_path()).parent.name
+        stay = {"rbee-queen-living", "rbee-queen-other", "rbee-queen-empty", "rbee-queen-link", own}
+        assert {path.name async for path in temporary.iterdir()} == stay
+        assert await (temporary / "rbee-queen-other" / names["other"]).exists(), "somebody of another container answers"
+
+
 async def test_a_port_of_one_address_the_same_for_everybody_who_comes_that_way(tmp_path: Path) -> None:
     async with Callbacks.open(tmp_path, Clocks()) as callbacks:
         callbacks.serve_with(_app())
@@ -90,3 +110,13 @@ async def test_a_token_is_one_hives_until_the_next_one_of_that_node(tmp_path: Pa
         for wrong in (first, "", "ä", second[:-1]):
             with pytest.raises(InvalidApiKeyError):
                 callbacks.node_of(wrong)
+
+
+async def test_the_token_of_a_hive_that_is_gone_opens_nothing(tmp_path: Path) -> None:
+    async with Callbacks.open(tmp_path, Clocks()) as callbacks:
+        token, other = callbacks.new_token("mac"), callbacks.new_token("workstation")
+        callbacks.revoke("mac")
+        callbacks.revoke("never seen")
+        with pytest.raises(InvalidApiKeyError):
+            callbacks.node_of(token)
+        assert callbacks.node_of(other) == "workstation"

@@ -151,7 +151,8 @@ async def test_a_slow_worker_is_waited_for(queen: LiveQueen, node: ScriptedNode)
 async def test_a_failed_load_fails_everybody_who_waited_for_it(
     queen: LiveQueen, node: ScriptedNode, code: str, when: str
 ) -> None:
-    error = {"code": code, "message": "no", "details": {"api_key": "abcdefghijklmnop"}}
+    hint = "Make it anew: rbee-hive builds make cpu, or rbee-hive models unpin m"
+    error = {"code": code, "message": "no", "hint": hint, "details": {"api_key": "abcdefghijklmnop"}}
     if when == "ordered":
         node.script.spawn_error, node.script.spawn_s = error, 0.2
     else:
@@ -162,6 +163,8 @@ async def test_a_failed_load_fails_everybody_who_waited_for_it(
 
     assert [last["code"] for last in lasts] == [code] * 3
     assert "abcdefghijklmnop" not in str(lasts)
+    told = "rbee-keeper pool builds make cpu --host localhost, or rbee-hive models unpin m (typed on localhost)"
+    assert [last["hint"] for last in lasts] == [f"Make it anew: {told}"] * 3, "in words of who is not at the hive"
     assert node.spawned == 1, "they shared one load"
     node.script.spawn_error = node.script.load_error = None
     assert (await queen.answer())["type"] == "end"
