@@ -24,6 +24,7 @@ from tests.support.lab_cluster import (
     name_hosts,
     put_installation,
     save_installation,
+    slow_line,
     standing_queen,
 )
 from tests.support.lab_machine import OnHost
@@ -32,17 +33,21 @@ from tests.support.models import endless_model
 ENDLESS = "/root/.rbee/models/endless.gguf"
 STREAMS = Path(__file__).parents[2] / "tests" / "support" / "programs" / "streams.py"
 MANY = 64
+FAR_MS = 50
 GONE_S = 90.0
+INSTALL_S = 600.0
 
 FIGURES = {
     "bare": Figure(
         "bare account -> first token",
-        "exec of `rbee-keeper infer --node mac` -> exit, 1 token; rbee's libraries go along as a wheelhouse",
+        "exec of `rbee-keeper infer --node mac` -> first byte on its stdout; rbee's libraries go along as a wheelhouse",
     ),
-    "off": Figure("known node, all off -> first token", "the same command once rbee is there: exec -> exit, 1 token"),
+    "off": Figure("known node, all off -> first token", "the same command once rbee is there"),
     "warm_ssh": Figure("warm worker -> first token, SSH", "POST /v2/tasks on blep -> first token frame, from mac"),
     "warm_http": Figure("warm worker -> first token, HTTP", "the same over plain HTTP, hive on mac's own address"),
+    "warm_far": Figure("warm worker -> first token, SSH, far away", "the same, every byte 50 ms on the way each way"),
     "token_ssh": Figure("per token, SSH", "one stream of 500 tokens: mean time between two", unit="us"),
+    "token_far": Figure("per token, SSH, far away", "the same, every byte 50 ms on the way each way", unit="us"),
     "token_http": Figure("per token, HTTP", "the same over plain HTTP", unit="us"),
     "many_ssh": Figure(f"{MANY} streams, one SSH connection", "tokens/s in all, 64 tokens each", unit="tok/s"),
     "many_http": Figure(f"{MANY} streams, HTTP", "the same over plain HTTP", unit="tok/s"),
@@ -52,18 +57,21 @@ FIGURES = {
     "deaf": Figure("network cut to mac -> gone", "what blep sends is dropped", target=26),
     "dumb": Figure("network cut from mac -> gone", "what mac sends is dropped", target=26),
     "dropped": Figure("SSH connection killed, queen too -> gone", "mac's sshd child, then the queen", target=26),
+    "hung": Figure("hive stopped -> hive and worker gone", "SIGSTOP of the hive in mid-answer", target=26),
     "hive": Figure("hive killed -> worker gone", "kill -9 of the hive in mid-answer", target=12),
 }
 
 
 def warm(lab: Lab, name: str) -> None:
-    """First token and time per token with a warm worker, then many streams at once."""
+    """First token and time per token with a warm worker, then, on a short line, many streams at once."""
     task = {"node": "mac", "prompt": "once upon a time", "model": f"file:{ENDLESS}", "temperature": 0}
     _streams(lab, 1, {**task, "max_tokens": 5})
     for _ in range(10):
         FIGURES[f"warm_{name}"].values += _streams(lab, 1, {**task, "max_tokens": 2})["first_s"]
     gap_s = _streams(lab, 1, {**task, "max_tokens": 500})["gaps_s"][0]
     FIGURES[f"token_{name}"].values.append(gap_s * 1_000_000)
+    if name == "far":
+        return
     many = _streams(lab, MANY, {**task, "max_tokens": 64})
     FIGURES[f"many_{name}"].values.append(many["tokens"] / many["whole_s"])
 
@@ -110,11 +118,15 @@ def dropped(lab: Lab) -> None:
     killed(lab)
 
 
+def hung(lab: Lab) -> None:
+    lab.mac.processes("rbee-hive")[0].suspend()
+
+
 def hive(lab: Lab) -> None:
     lab.mac.processes("rbee-hive")[0].kill()
 
 
-DEATHS: tuple[Callable[[Lab], None], ...] = (killed, stopped, cut, deaf, dumb, dropped, hive)
+DEATHS: tuple[Callable[[Lab], None], ...] = (killed, stopped, cut, deaf, dumb, dropped, hung, hive)
 
 
 def die(lab: Lab, archive: Path, death: Callable[[Lab], None]) -> float:
@@ -145,10 +157,13 @@ def prepare(lab: Lab, archive: Path) -> None:
 
 
 def timed(lab: Lab) -> float:
-    """Seconds of one `infer` for one token, everything it wakes put back to sleep."""
+    """Seconds of one `infer` to the first byte of its answer. All that it woke sleeps again when this returns."""
     began_s = time.perf_counter()
-    keeper(lab.blep, "infer", "--node", "mac", "--max-tokens", "1", "hello", within_s=600)
-    return time.perf_counter() - began_s
+    answer = lab.blep.popen(["rbee-keeper", "infer", "--node", "mac", "--max-tokens", "1", "hello"])
+    wait_until(lambda: answer.stdout_bytes or answer.process.poll() is not None, INSTALL_S, "a token")
+    first_s = time.perf_counter() - began_s
+    assert answer.wait() == 0, answer.stderr
+    return first_s
 
 
 def bare(lab: Lab, archive: Path, rounds: int) -> None:
@@ -170,6 +185,9 @@ def ways(lab: Lab, archive: Path) -> None:
         keeper(lab.blep, "node", "stop", "mac")
         keeper(lab.blep, "node", "add", "mac", "--transport", "http", "--host", "10.77.0.13")
         warm(lab, "http")
+    prepare(lab, archive)
+    with slow_line(lab, lab.mac, FAR_MS), standing_queen(lab):
+        warm(lab, "far")
 
 
 def main() -> None:
