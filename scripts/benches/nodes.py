@@ -18,19 +18,20 @@ from measuring import Figure, machine, print_figures
 from tests.support.cluster import wait_until
 from tests.support.lab import Lab, running_lab, why_not_here
 from tests.support.lab_cluster import (
+    ENDLESS,
     METAL,
     PROGRAMS,
     keeper,
+    long_answer,
     name_hosts,
+    put_endless,
     put_installation,
     save_installation,
     slow_line,
     standing_queen,
 )
 from tests.support.lab_machine import OnHost
-from tests.support.models import endless_model
 
-ENDLESS = "/root/.rbee/models/endless.gguf"
 STREAMS = Path(__file__).parents[2] / "tests" / "support" / "programs" / "streams.py"
 MANY = 64
 FAR_MS = 50
@@ -86,8 +87,7 @@ def _streams(lab: Lab, count: int, task: dict[str, object]) -> dict[str, Any]:
 
 def streaming(lab: Lab) -> OnHost:
     """An answer that takes a while, from mac, its first tokens there."""
-    options = ["--temperature", "0", "--max-tokens", "30000", "--prompt", "once upon a time"]
-    answer = lab.blep.popen(["rbee-keeper", "infer", "--node", "mac", "--model", f"file:{ENDLESS}", *options])
+    answer = lab.blep.popen(long_answer())
     wait_until(lambda: len(answer.stdout_bytes) > 100, 120, f"tokens: {answer.stderr}")  # noqa: PLR2004
     return answer
 
@@ -149,11 +149,7 @@ def prepare(lab: Lab, archive: Path) -> None:
     name_hosts(lab)
     put_installation(lab.mac, archive)
     lab.mac.write("/root/.rbee/config.toml", METAL)
-    with TemporaryDirectory() as scratch:
-        model = endless_model(Path(scratch) / "endless.gguf", n_ctx_train=40_000).read_bytes()
-    target = lab.mac.path(ENDLESS)
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    target.write_bytes(model)
+    put_endless(lab.mac)
 
 
 def timed(lab: Lab) -> float:

@@ -1,14 +1,48 @@
 """Lab tests: three hosts with sshd and nothing else, made new for every test; and a Hub that they all reach."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 from tests.support.lab import Lab, running_lab, why_not_here
-from tests.support.lab_cluster import CUDA_TWICE, METAL, install, name_hosts, put_installation, save_installation
+from tests.support.lab_cluster import (
+    CUDA_TWICE,
+    METAL,
+    Gone,
+    install,
+    name_hosts,
+    put_installation,
+    save_installation,
+)
 from tests.support.skips import pytest_runtest_makereport
 
 __all__ = ["pytest_runtest_makereport"]
+
+_LONGEST_S = 900
+_GONE = "gone"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever installs on a bare account and waits for leases to end needs more time than the other tiers."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.timeout(_LONGEST_S))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Who was gone when, after each death."""
+    reports = [each for kind in ("passed", "failed") for each in terminalreporter.stats.get(kind, [])]
+    told = [(each.nodeid, value) for each in reports for name, value in each.user_properties if name == _GONE]
+    if told:
+        terminalreporter.section("who was gone when")
+    for test, value in told:
+        terminalreporter.write_line(f"{value}  {test.partition('::')[2]}")
+
+
+@pytest.fixture
+def gone(record_property: Callable[[str, object], None]) -> Gone:
+    """Waits until programs are gone from a host, and reports how long that took."""
+    return Gone(lambda text: record_property(_GONE, text))
 
 
 @pytest.fixture(scope="session", autouse=True)

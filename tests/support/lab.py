@@ -59,7 +59,7 @@ class Lab:
         for host in self.hosts:
             host.power_off()
         self.hub.clear()
-        addresses = {SWITCH_ADDRESS: "hub cdn", **{host.address: host.name for host in self.hosts}}
+        addresses = {SWITCH_ADDRESS: "hub cdn", **{host.address: f"{host.name} {host.fqdn}" for host in self.hosts}}
         for host in self.hosts:
             host.disk.make(host.owner, addresses)
             host.sshd_options = {}

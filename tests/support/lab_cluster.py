@@ -3,19 +3,24 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import psutil
 from tests.support.lab import Lab
 from tests.support.lab_host import Host
 from tests.support.lab_machine import Done, OnHost
+from tests.support.models import endless_model
 
 _SLOW_LINE = Path(__file__).parent / "programs" / "slow_line.py"
 TOKEN = "the-token-of-this-lab-0123456789abcdef\n"
 PROGRAMS = ("queen-rbee", "rbee-hive", "llm-worker-rbee")
 SOON_S = 120.0
+ENDLESS = "/root/.rbee/models/endless.gguf"
 METAL = """[hive]
 devices = [{ backend = "metal", index = 0, name = "M3 Max", vram_bytes = 36_000_000_000, build = "cpu" }]
 """
@@ -28,7 +33,7 @@ devices = [
 """
 _ROWS = "import json,sqlite3,sys;print(json.dumps(sqlite3.connect(sys.argv[1]).execute(sys.argv[2]).fetchall()))"
 # what an installation is made of; the rest of a home is its history
-_INSTALLED = ("current", "versions", "wheels", "workers", "workers.db")
+INSTALLED = ("current", "versions", "wheels", "workers", "workers.db")
 
 
 def rows(host: Host, query: str, database: str = "/root/.rbee/models.db") -> list[list[Any]]:
@@ -42,10 +47,52 @@ def keeper(host: Host, *arguments: str, check: bool = True, within_s: float = SO
     return host.run(["rbee-keeper", *arguments], check=check, within_s=within_s, **options)
 
 
-def save_installation(host: Host, archive: Path) -> None:
-    """Keep what was installed on that host for the hosts of other tests."""
+def watched(host: Host, far: Host, *arguments: str, within_s: float = SOON_S) -> OnHost:
+    """Run the keeper to its end, and see a hive and a worker alive on `far` meanwhile: so that a leak would be seen.
+
+    Raises:
+        AssertionError: it failed, or nothing of ours was seen there.
+    """
+    running = host.popen(["rbee-keeper", *arguments])
+    try:
+        far.comes_alive(within_s, "rbee-hive", "llm-worker-rbee")
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {running.stderr}") from None
+    assert running.wait(within_s) == 0, running.stderr
+    return running
+
+
+def put_endless(host: Host) -> None:
+    """A model whose answers end when they are told to, at `ENDLESS` of that host."""
+    with TemporaryDirectory() as scratch:
+        content = endless_model(Path(scratch) / "endless.gguf", n_ctx_train=40_000).read_bytes()
+    target = host.path(ENDLESS)
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    target.write_bytes(content)
+
+
+def long_answer(tokens: int = 30_000) -> list[str]:
+    """A command whose answer from mac takes a while, where `put_endless` has been."""
+    options = ["--temperature", "0", "--max-tokens", str(tokens), "--prompt", "once upon a time"]
+    return ["rbee-keeper", "infer", "--node", "mac", "--model", f"file:{ENDLESS}", *options]
+
+
+@dataclass(frozen=True)
+class Gone:
+    """Waits until programs are gone from a host, all of ours where none is named. `report` is told when each was."""
+
+    report: Callable[[str], None]
+
+    def __call__(self, host: Host, within_s: float, *programs: str) -> None:
+        after_s = host.gone_after(within_s, *(programs or PROGRAMS))
+        times = ", ".join(f"{program} {seconds:.2f} s" for program, seconds in after_s.items() if seconds)
+        self.report(f"{host.name}: {times}")
+
+
+def save_installation(host: Host, archive: Path, names: Sequence[str] = INSTALLED) -> None:
+    """Keep what was installed on that host (`names`: of its home) for the hosts of other tests."""
     with archive.open("wb") as file:
-        command = ["tar", "-C", str(host.path("/root/.rbee")), "-cf", "-", *_INSTALLED]
+        command = ["tar", "-C", str(host.path("/root/.rbee")), "-cf", "-", *names]
         subprocess.run(command, stdout=file, check=True)
 
 
@@ -97,6 +144,7 @@ def standing_queen(lab: Lab, *arguments: str) -> Iterator[OnHost]:
         queen.wait_for("queen is awake")
         yield queen
     finally:
-        if queen.process.poll() is None:
-            queen.send_signal(15)
-            queen.wait()
+        with suppress(psutil.NoSuchProcess):  # she may go by herself between the question and the signal
+            if queen.process.poll() is None:
+                queen.send_signal(15)
+        queen.wait()

@@ -96,9 +96,9 @@ class Host(Machine):
         self.disk.append(f"{account.home}/.ssh/authorized_keys", public_key, account)
 
     def know(self, other: "Host", user: str = "root") -> None:
-        """Have the other's host key, under its name and its address, in that account's `known_hosts`."""
+        """Have the other's host key, under its names and its address, in that account's `known_hosts`."""
         account = ACCOUNTS[user]
-        line = f"{other.name},{other.address} {other.host_key}\n"
+        line = f"{other.name},{other.fqdn},{other.address} {other.host_key}\n"
         self.disk.append(f"{account.home}/.ssh/known_hosts", line, account)
 
     def set_shell(self, user: str, shell: str) -> None:

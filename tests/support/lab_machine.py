@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from typing_extensions import override
 
 _BOOT, _CARRIER = (Path(__file__).parent / "programs" / f"lab_{name}.py" for name in ("boot", "carrier"))
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DOMAIN = "home.arpa"
 _WRITTEN_TO = ("etc", "home", "opt", "root", "run", "tmp", "var", "dev/shm")
 
 
@@ -81,6 +83,10 @@ class Machine:
     @property
     def name(self) -> str:
         return self.owner.name
+
+    @property
+    def fqdn(self) -> str:
+        return f"{self.name}.{DOMAIN}"
 
     # power
 
@@ -217,13 +223,29 @@ class Machine:
         for program in programs:
             assert self.processes(program), f"{program} is not seen alive on {self.name}"
 
+    def comes_alive(self, within_s: float, *programs: str) -> None:
+        """Wait until the leak check sees all of these at once."""
+        wait_until(lambda: all(map(self.processes, programs)), within_s, f"seen alive on {self.name}: {programs}")
+
     def all_gone(self, within_s: float, *programs: str) -> float:
         """Wait until no process of these programs is left; the seconds that took."""
+        return max(self.gone_after(within_s, *programs).values())
+
+    def gone_after(self, within_s: float, *programs: str) -> dict[str, float]:
+        """Wait until no process of these programs is left; for each, the seconds until the last of it was gone."""
+        began_s = time.monotonic()
+        alive_s = dict.fromkeys(programs, began_s)
 
         def left() -> list[str]:
-            return [_command_line(process) for program in programs for process in self.processes(program)]
+            lines = {program: [_command_line(process) for process in self.processes(program)] for program in programs}
+            alive_s.update({program: time.monotonic() for program, found in lines.items() if found})
+            return [line for found in lines.values() for line in found]
 
-        return wait_until(lambda: not left(), within_s, f"gone from {self.name}: {programs}")
+        try:
+            wait_until(lambda: not left(), within_s, "all gone")
+        except AssertionError:
+            raise AssertionError(f"not gone from {self.name} within {within_s:g} s: {left()}") from None
+        return {program: seen_s - began_s for program, seen_s in alive_s.items()}
 
     def ports(self) -> dict[int, set[str]]:
         """The TCP ports that somebody here listens on, and at which addresses: `{22: {"0.0.0.0"}}`."""
