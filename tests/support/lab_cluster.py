@@ -33,7 +33,7 @@ devices = [
 """
 _ROWS = "import json,sqlite3,sys;print(json.dumps(sqlite3.connect(sys.argv[1]).execute(sys.argv[2]).fetchall()))"
 # what an installation is made of; the rest of a home is its history
-INSTALLED = ("current", "versions", "wheels", "workers", "workers.db")
+INSTALLED = ("install.lock", "current", "versions", "wheels", "workers", "workers.db")
 
 
 def rows(host: Host, query: str, database: str = "/root/.rbee/models.db") -> list[list[Any]]:
