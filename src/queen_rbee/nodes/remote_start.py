@@ -179,8 +179,10 @@ class RemoteStart:
         except RbeeError as error:
             _LOG.warning("the hive at %s is not what it was before the break: %s", node.name, error)
             if hive is not None:
-                hive.gone(_ENDED_UNSEEN)
-            contacts.lose(entry, f"after the connection broke off: {error.message}")
+                hive.gone(_ENDED_UNSEEN)  # whoever minds it tells of it
+            else:
+                contacts.lose(entry, f"after the connection broke off: {error.message}")
+                contacts.note_trouble(node.name, error)
         else:
             contacts.follow(entry, hive.heard if hive is not None else entry.narrated)
 

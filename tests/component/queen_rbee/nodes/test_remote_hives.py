@@ -115,8 +115,9 @@ async def test_a_hive_that_ended_during_the_break_is_started_anew(
     near.server.cut()
     hive.kill()
     near.server.start()
-    await _told(cluster, "connected to near again")
-    await _until(lambda view: view["state"] == "offline", queen)
+    await _told(cluster, "the hive at near is gone")
+    view = await _until(lambda view: view["last_error"] is not None, queen)
+    assert view["state"] == "offline"
     await _order(queen, "start")
     assert near.only("rbee-hive") != hive
 
