@@ -205,7 +205,6 @@ class NodeActions:
         own, tag = await self.preparation.own(), python.tag
         assert tag is not None
         made = await make_wheelhouse(self.preparation.home, own, tag, lambda text: _say(errand, node, text))
-        _say(errand, node, f"{len(made.files)} wheels, {format_bytes(made.size_bytes)}, are in {made.path}")
         return await self._outcome(node.name, path=str(made.path), files=len(made.files), size_bytes=made.size_bytes)
 
     @asynccontextmanager

@@ -71,10 +71,15 @@ def _queen_line(found: FoundQueen, health: Mapping[str, Any]) -> str:
     return f"queen {state} at {found.url} ({kind}, version {found.version}{process}), {queued} waiting"
 
 
+def _state(node: Mapping[str, Any]) -> object:
+    """A node without a hive that nothing is known against is only asleep."""
+    return "asleep" if node.get("state") == "offline" and not node.get("last_error") else node.get("state")
+
+
 def _node_rows(node: Mapping[str, Any]) -> Iterable[Sequence[object]]:
     """What is the node's own stands on the line of its first device."""
     first, *others = device_lines(node.get("devices")) or ["-"]
-    yield node.get("name"), node.get("state"), first, node.get("workers", 0)
+    yield node.get("name"), _state(node), first, node.get("workers", 0)
     for device in others:
         yield "", "", device, ""
 

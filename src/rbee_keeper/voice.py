@@ -29,8 +29,9 @@ class Voice:
         if narration.at_ms and line in self.heard:
             return
         self.heard.add(line)
-        named = f"{self.name}: {narration.human}" if self.name else narration.human
-        self.screen.say(replace(narration, human=named))
+        about = f"{self.name}: " if self.name else ""
+        text = narration.human if narration.human.startswith(about) else about + narration.human
+        self.screen.say(replace(narration, human=text))
 
     def complain(self, error: RbeeError) -> None:
         """Show why this node failed."""

@@ -66,7 +66,8 @@ class NodeTexts:
         fault = node.last_error
         if fault is None:
             return []
-        told = f"{node.name}: {fault.message} ({fault.code}, {self.ago(fault.at_ms)})"
+        about = "" if fault.message.startswith(node.name) else f"{node.name}: "
+        told = f"{about}{fault.message} ({fault.code}, {self.ago(fault.at_ms)})"
         return [printable_line(told), f"  next: {printable_line(fault.hint)}"]
 
     def ago(self, at_ms: int | None) -> str:

@@ -27,7 +27,7 @@ def test_eight_gpus_and_128_cores_fit_a_screen() -> None:
     assert lines[1].endswith("  3")
     assert lines[2] == " " * 22 + "gpu0: NVIDIA H100 80GB HBM3, 84 GB of 85 GB free"
     assert [line.index("gpu") for line in lines[2:10]] == [lines[1].index("cpu")] * 8  # one below the other
-    assert lines[10].split() == ["mac", "offline", "-", "0"]
+    assert lines[10].split() == ["mac", "asleep", "-", "0"]
 
 
 def test_what_is_declared_hidden_or_broken_is_said_below() -> None:
