@@ -44,10 +44,10 @@ def _stop(lab: Lab) -> Done:
 
 
 def _told(stopped: Done, node: str) -> str:
-    """The last line about that node."""
-    lines = [line for line in stopped.stderr.splitlines() if re.search(rf"\b{node}\b", line)]
-    assert lines, f"{node} is not reported: {stopped.stderr}"
-    return lines[-1]
+    """What became of that node, which is said once."""
+    lines = [line for line in stopped.stderr.splitlines() if re.search(rf"\b{node}\b.*(stopped|lease)", line)]
+    assert len(lines) == 1, f"{node}: {lines} in\n{stopped.stderr}"
+    return lines[0]
 
 
 def test_three_nodes_stop_together(all_awake: Lab, gone: Gone) -> None:

@@ -23,9 +23,9 @@ def test_eight_gpus_and_128_cores_fit_a_screen() -> None:
 
     assert len(lines) == 1 + 9 + 1
     assert max(map(len, lines)) <= 100
-    assert lines[1].startswith("workstation  online   cpu: 128 cores, 480 GB of 512 GB free")
+    assert lines[1].startswith("workstation  online  cpu: 128 cores, 480 GB of 512 GB free")
     assert lines[1].endswith("  3")
-    assert lines[2] == " " * 22 + "gpu0: NVIDIA H100 80GB HBM3, 84 GB of 85 GB free"
+    assert lines[2] == " " * 21 + "gpu0: NVIDIA H100 80GB HBM3, 84 GB of 85 GB free"
     assert [line.index("gpu") for line in lines[2:10]] == [lines[1].index("cpu")] * 8  # one below the other
     assert lines[10].split() == ["mac", "asleep", "-", "0"]
 
