@@ -257,10 +257,6 @@ def test_the_sql_of_seed_001_fits_the_catalog(lab: SeedLab) -> None:
     ("method", "path"),
     [
         ("POST", "/v2/plan"),
-        ("POST", "/v2/nodes"),
-        ("DELETE", "/v2/nodes/mac"),
-        ("POST", "/v2/nodes/mac/start"),
-        ("GET", "/v2/nodes/mac/pool/v1/models"),
         ("GET", "/v2/sessions/one"),
         ("GET", "/metrics"),
         ("GET", "/v1/models"),
