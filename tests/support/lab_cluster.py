@@ -86,7 +86,7 @@ class Gone:
     def __call__(self, host: Host, within_s: float, *programs: str) -> None:
         after_s = host.gone_after(within_s, *(programs or PROGRAMS))
         times = ", ".join(f"{program} {seconds:.2f} s" for program, seconds in after_s.items() if seconds)
-        self.report(f"{host.name}: {times}")
+        self.report(f"{host.name}: {times or 'gone already'}")
 
 
 def save_installation(host: Host, archive: Path, names: Sequence[str] = INSTALLED) -> None:
