@@ -118,6 +118,19 @@ async def test_many_who_stop_it_at_once_all_succeed(cli: HiveCli) -> None:
 # one that does not
 
 
+async def test_now_does_not_ask_and_ends_a_stopped_hive_too(cli: HiveCli) -> None:
+    async with operators_hive(cli.home.root, env=cli.environment) as hive:
+        pids = [(await hive.worker((await hive.spawn())["worker_id"]))["pid"], hive.process.pid]
+        os.kill(hive.process.pid, signal.SIGSTOP)
+
+        done = await astop(cli, "--now")
+
+        assert done.status == 0, done.err
+        assert done.json["how"] in {"SIGTERM", "SIGKILL"}
+        assert "no answer" not in done.err
+        assert not [pid for pid in pids if alive(pid)]
+
+
 async def test_a_stopped_hive_with_two_workers_is_ended_with_them(cli: HiveCli) -> None:
     async with operators_hive(cli.home.root, env=cli.environment) as hive:
         pids = [(await hive.worker((await hive.spawn())["worker_id"]))["pid"] for _ in range(2)]
@@ -133,7 +146,8 @@ async def test_a_stopped_hive_with_two_workers_is_ended_with_them(cli: HiveCli) 
         assert done.status == 0, done.err
         assert done.json["pid"] == hive.process.pid
         assert done.json["how"] in {"SIGTERM", "SIGKILL"}
-        assert "no answer in time: ending the hive" in done.err
+        assert "no answer in time" in done.err
+        assert "by SIGTERM" in done.err
         for pid in pids:
             assert not alive(pid)
         assert not alive(hive.process.pid)
