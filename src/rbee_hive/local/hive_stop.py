@@ -90,7 +90,9 @@ class HiveStop:
         return holder
 
     async def _end(self, process: KnownProcess, *, kill: bool) -> How:
-        failure = await self._asked(process)
+        failure = await self._asked(
+            process, min(_ASK_S, self.clocks.control_call_s) if kill else self.clocks.control_call_s
+        )
         if failure is None or await process.gone_within(_LAST_STEPS_S):
             return "asked"
         if not kill:
@@ -112,14 +114,14 @@ class HiveStop:
             f"the hive (pid {process.pid}) outlives a SIGKILL", hint="It hangs in the kernel: restart that machine."
         )
 
-    async def _asked(self, process: KnownProcess) -> RbeeError | None:
-        """Ask it over HTTP, and wait until it is gone; why that did not work."""
+    async def _asked(self, process: KnownProcess, answer_s: float) -> RbeeError | None:
+        """Ask it over HTTP, and wait until it is gone; why that did not work. `answer_s`: it has for its answer."""
         try:
             running = await anyio.to_thread.run_sync(read_run_file, self.home.run_file(_PROGRAM))
             if running is None or running.pid != process.pid:
                 return NodeUnreachableError(f"the hive (pid {process.pid}) runs, and does not serve")
             token = await anyio.to_thread.run_sync(self.read_token)
-            async with http_client(connect_s=_ASK_S, call_s=_ASK_S) as client:
+            async with http_client(connect_s=answer_s, call_s=answer_s) as client:
                 await call(client, "POST", f"{running.url}/shutdown", token=token, unreachable=NodeUnreachableError)
         except RbeeError as error:
             return error
