@@ -26,52 +26,45 @@ def post(host: Host, task: dict[str, Any]) -> dict[str, Any]:
     return started
 
 
+# node, backend, model, which GPU, and what the cluster calls that device
+EXAMPLE_2 = (
+    ("mac", "metal", "qwen-0.5b", ("--gpu", "0"), "gpu0"),
+    ("mac", "metal", "tinyllama", ("--gpu", "0"), "gpu0"),
+    ("workstation", "cuda", "mistral", ("--gpu", "0"), "gpu0"),
+    ("workstation", "cuda", "llama3-8b", ("--gpu", "1"), "gpu1"),
+    ("blep", "cpu", "tinyllama", (), "cpu"),
+)
+
+
 def test_example_2_three_nodes_routed_by_the_model_alone(cluster: Lab) -> None:
     """Seed 002: each machine holds other models; a task names only the model."""
     blep = cluster.blep
-    downloads = {"mac": ("qwen-0.5b", "tinyllama"), "workstation": ("mistral", "llama3-8b"), "blep": ("tinyllama",)}
-    for name in {model for models in downloads.values() for model in models}:
-        cluster.hub.add(f"seeds/{name}-GGUF", {f"{name}.Q4_K_M.gguf": storyteller()})
+    for model in {model for _, _, model, _, _ in EXAMPLE_2}:
+        cluster.hub.add(f"seeds/{model}-GGUF", {f"{model}.Q4_K_M.gguf": storyteller()})
     with standing_queen(cluster):
-        for host in (cluster.mac, cluster.workstation):
-            keeper(blep, "node", "add", host.name, "--host", host.fqdn)
-        for node, models in downloads.items():
-            for name in models:
-                there = ("--id", name, "--host", cluster[node].fqdn)
-                keeper(blep, "pool", "models", "download", f"hf:seeds/{name}-GGUF", *there)
-        spawned = {
-            ("mac", "qwen-0.5b"): _spawn(cluster, "mac", "metal", "qwen-0.5b", "--gpu", "0"),
-            ("mac", "tinyllama"): _spawn(cluster, "mac", "metal", "tinyllama", "--gpu", "0"),
-            ("workstation", "mistral"): _spawn(cluster, "workstation", "cuda", "mistral", "--gpu", "0"),
-            ("workstation", "llama3-8b"): _spawn(cluster, "workstation", "cuda", "llama3-8b", "--gpu", "1"),
-            ("blep", "tinyllama"): _spawn(cluster, "blep", "cpu", "tinyllama"),
-        }
+        for far in (cluster.mac, cluster.workstation):
+            keeper(blep, "node", "add", far.name, "--host", far.fqdn)
+        workers = {}
+        for node, backend, model, gpu, device in EXAMPLE_2:
+            there = ("--host", cluster[node].fqdn)
+            keeper(blep, "pool", "models", "download", f"hf:seeds/{model}-GGUF", "--id", model, *there)
+            (spawned,) = of_nodes(blep, "worker", "spawn", backend, *there, "--model", model, *gpu).values()
+            workers[spawned["worker_id"]] = (node, model, device)
         for host in cluster.hosts:
             (listed,) = of_nodes(blep, "worker", "list", "--host", host.fqdn).values()
-            theirs = {worker for (node, _), worker in spawned.items() if node == host.name}
-            assert {worker["id"] for worker in listed["workers"]} == theirs
+            found = {each["id"]: (host.name, each["model_id"], each["device"]) for each in listed["workers"]}
+            assert found == {worker: about for worker, about in workers.items() if about[0] == host.name}
             host.seen_alive("rbee-hive", "llm-worker-rbee")
 
-        for node, model, device in (
-            ("mac", "qwen-0.5b", "gpu0"),
-            ("workstation", "mistral", "gpu0"),
-            ("workstation", "llama3-8b", "gpu1"),
-        ):
-            answered = infer(blep, "--model", model, "--max-tokens", "5", "Hello")
-            assert answered.place == (node, device, spawned[node, model])
+        for _, _, model, _, _ in EXAMPLE_2:
+            holders = {worker for worker, (_, held, _) in workers.items() if held == model}
+            asked = infer(blep, "--model", model, "--max-tokens", "5", "Hello").started
             posted = post(blep, {"prompt": "Hello", "model": model})
-            assert (posted["node"], posted["worker_id"]) == (node, spawned[node, model])
-        shared = infer(blep, "--model", "tinyllama", "--max-tokens", "5", "Hello")
-        assert shared.started["worker_id"] in {spawned["mac", "tinyllama"], spawned["blep", "tinyllama"]}
+            for started in (asked, posted):
+                assert started["worker_id"] in holders
+                assert started["node"] == workers[started["worker_id"]][0].replace("blep", "localhost")
     for host in cluster.hosts:
         host.all_gone(20, *PROGRAMS)
-
-
-def _spawn(lab: Lab, node: str, backend: str, model: str, *gpu: str) -> str:
-    """The id of a worker that serves."""
-    order = ("worker", "spawn", backend, "--host", lab[node].fqdn, "--model", model, *gpu)
-    (worker,) = of_nodes(lab.blep, *order).values()
-    return str(worker["worker_id"])
 
 
 @pytest.mark.parametrize("terminal", ["stays", "closes"])

@@ -12,16 +12,10 @@ from tests.support.lab_host import Host
 
 @dataclass(frozen=True)
 class Answered:
-    """One answer. `started`: where and by whom it was given."""
+    """One answer. `started`: where it was given, and by which worker."""
 
     started: dict[str, Any]
     text: str
-    end: dict[str, Any]
-
-    @property
-    def place(self) -> tuple[str, str, str]:
-        """Node, device, worker."""
-        return self.started["node"], self.started["device"], self.started["worker_id"]
 
 
 def infer(host: Host, *arguments: str, within_s: float = SOON_S) -> Answered:
@@ -35,7 +29,7 @@ def infer(host: Host, *arguments: str, within_s: float = SOON_S) -> Answered:
     text = "".join(event["t"] for event in events if event["type"] == "token")
     assert text.strip(), done
     (started,) = (event for event in events if event["type"] == "started")
-    return Answered(started, text, events[-1])
+    return Answered(started, text)
 
 
 def refusal(host: Host, *arguments: str, within_s: float = SOON_S) -> dict[str, Any]:

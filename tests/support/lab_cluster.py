@@ -31,13 +31,16 @@ devices = [
   { backend = "cpu", index = 0, name = "EPYC" },
 ]
 """
-_ROWS = "import json,sqlite3,sys;print(json.dumps(sqlite3.connect(sys.argv[1]).execute(sys.argv[2]).fetchall()))"
+_ROWS = """
+import json, sqlite3, sys
+print(json.dumps(sqlite3.connect(sys.argv[1], isolation_level=None).execute(sys.argv[2]).fetchall()))
+"""
 # what an installation is made of; the rest of a home is its history
 INSTALLED = ("install.lock", "current", "versions", "wheels", "workers", "workers.db")
 
 
 def rows(host: Host, query: str, database: str = "/root/.rbee/models.db") -> list[list[Any]]:
-    """What a query finds in a database of that host. Asked there: SQLite would resolve a path from outside."""
+    """What a statement finds or returns in a database of that host. Run there: SQLite resolves paths from outside."""
     found: list[list[Any]] = json.loads(host.run(["python3", "-c", _ROWS, database, query]).stdout)
     return found
 
