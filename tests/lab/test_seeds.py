@@ -82,7 +82,7 @@ def test_mode_2_operators_start_the_hives(cluster: Lab, terminal: str) -> None:
             operators[host.name].wait_for("HTTP server ready")
         if terminal == "closes":
             for operator in operators.values():
-                operator.send_signal(1)
+                operator.send_signal(15)  # not HUP, which `nohup` has every program below it ignore
                 operator.wait(20)
         hives = {host.name: host.processes("rbee-hive daemon") for host in far}
         for host in far:
