@@ -168,7 +168,8 @@ def test_a_node_that_reboots_starts_nothing_by_itself_and_is_welcomed_again(
     deadline_s = time.monotonic() + RETURNED_S
     while time.monotonic() < deadline_s:
         running = [process.cmdline() for name in PROGRAMS for process in cluster.mac.processes(name)]
-        assert not [argv for argv in running if "stop" not in argv], "she may look for what she could not end, no more"
+        lasting = [argv for argv in running if "stop" not in " ".join(argv)]  # she ends what she could not end before
+        assert not lasting
         time.sleep(0.1)
     shown = document(cluster.blep, "node", "show", "mac")
     assert (shown["url"], shown["workers"]) == (None, 0), "she knows that nothing runs there"
