@@ -1,8 +1,10 @@
 """What the queen does with a hive she knows: call it, hear it, ask what it has, forget it."""
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import aiohttp
 import anyio
@@ -17,6 +19,8 @@ from queen_rbee.node_catalog import NodeCatalog
 from queen_rbee.worker_registry import WorkerRegistry
 from rbee_shared.errors import NodeUnreachableError, RbeeError
 from rbee_shared.narration import Narration, Narrator
+
+_LOG = logging.getLogger("rbee.queen.hives")
 
 
 @dataclass
@@ -96,15 +100,22 @@ class HiveContacts:
     def note_trouble(self, node: str, error: RbeeError | None) -> None:
         """Have the catalog know what is wrong with a node's hive, or that nothing is any more."""
         if error is None:
-            self.group.start_soon(self.catalog.note_success, node)
+            self.group.start_soon(self.note, partial(self.catalog.note_success, node))
         else:
-            self.group.start_soon(self.catalog.note_failure, node, error)
+            self.group.start_soon(self.note, partial(self.catalog.note_failure, node, error))
+
+    async def note(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Write something into the catalog that nobody's work depends on: a full disk is logged, and ends nothing."""
+        try:
+            await write()
+        except RbeeError as error:
+            _LOG.warning("the catalog does not take what is known of a hive: %s (%s)", error, error.code)
 
     def lose(self, entry: HiveEntry, why: str) -> None:
         """Forget it and its workers, and when it was last heard; `why` completes "went with its hive: …"."""
         if entry.heard.is_set():
             heard_unix = int(time.time() - self.hives.age_s(entry))
-            self.group.start_soon(self.catalog.note_heard, entry.node, heard_unix)
+            self.group.start_soon(self.note, partial(self.catalog.note_heard, entry.node, heard_unix))
         self.hives.remove(entry)
         if self.hives.get(entry.node) is None:
             self.revoke(entry.node)

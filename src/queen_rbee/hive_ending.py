@@ -59,7 +59,7 @@ class HiveEnding:
         finally:
             self.contacts.lose(entry, "it was stopped" if entry.is_gone else "it could not be reached")
         if entry.is_gone:
-            await self.contacts.catalog.note_serving(entry.node, serving=False)
+            await self.contacts.note(partial(self.contacts.catalog.note_serving, entry.node, serving=False))
             self.narrator.tell("hive_stopped", f"the hive at {entry.node} has stopped", cute="🌙")
         else:
             self.narrator.tell("hive_left", self.left_behind(entry), level="warning")
@@ -128,7 +128,10 @@ class HiveEnding:
     async def _end_hanging(self, entry: HiveEntry) -> None:
         async with self.contacts.lock(entry.node):
             if self.contacts.hives.get(entry.node) is entry and self._hangs(entry):
-                await self.put_away(entry)
+                try:
+                    await self.put_away(entry)
+                except Exception:  # noqa: BLE001 - what was not foreseen about one hive ends no queen
+                    _LOG.exception("the hive at %s hangs, and cannot be ended", entry.node)
 
     def _hangs(self, entry: HiveEntry) -> bool:
         is_within_reach = entry.process is not None or entry.end is not None
